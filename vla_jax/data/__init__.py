@@ -1,0 +1,26 @@
+"""Records, where they come from, and how they become batches. Nothing of ours in here imports jax.
+
+`schema.py` is the one typed record; a source (`world/`, `preference_folder.py`) gives random access to them;
+`encoding.py` turns a record into token ids, a fitted image and the box of its key object; `plan.py` fixes
+which records make which batch; `batches.py` reads along the plan with grain. A batch is plain NumPy.
+"""
+
+from vla_jax.data.batches import Batch, RecordReport, batches
+from vla_jax.data.encoding import Encoder
+from vla_jax.data.plan import BatchPlan
+from vla_jax.data.schema import CHOSEN, REJECTED, DataError, Object, Record, Source, Turn
+
+__all__ = [
+    "CHOSEN",
+    "REJECTED",
+    "Batch",
+    "BatchPlan",
+    "DataError",
+    "Encoder",
+    "Object",
+    "Record",
+    "RecordReport",
+    "Source",
+    "Turn",
+    "batches",
+]

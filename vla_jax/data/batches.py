@@ -1,0 +1,145 @@
+"""Batches along a plan: random access, decoding and tokenising in grain's workers, prefetched."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8, UInt32
+
+from vla_jax.data.encoding import Encoded, Encoder
+from vla_jax.data.plan import BatchPlan
+from vla_jax.data.schema import DataError, Source
+
+
+class Batch(NamedTuple):
+    """What one training step reads, as NumPy arrays.
+
+    Attributes:
+      images: fitted images.
+      boxes: key object of each, in pixels of the fitted image.
+      prefix_tokens, prefix_mask: prompts with expanded image placeholders, left-padded.
+      response_tokens, response_mask: responses, right-padded.
+      scored: response tokens that count in the loss.
+      record_ids: hash of each record's key; with the seed it fixes the record's random views.
+      weights: 1, or 0 for a row that stands in for a bad record.
+    """
+
+    images: UInt8[np.ndarray, "b y x 3"]
+    boxes: Float[np.ndarray, "b 4"]
+    prefix_tokens: Int[np.ndarray, "b s"]
+    prefix_mask: Bool[np.ndarray, "b s"]
+    response_tokens: Int[np.ndarray, "b r t"]
+    response_mask: Bool[np.ndarray, "b r t"]
+    scored: Bool[np.ndarray, "b r t"]
+    record_ids: UInt32[np.ndarray, " b"]
+    weights: Float[np.ndarray, " b"]
+
+
+@dataclass
+class RecordReport:
+    """What happened to records on their way into batches; filled by the loader's threads.
+
+    Attributes:
+      bad: record -> why it was skipped, each counted once however often it came up.
+      box_origins: how key objects were found, by record.
+      truncated: records with a response that was cut.
+    """
+
+    bad: dict[str, DataError] = field(default_factory=dict)
+    box_origins: dict[int, str] = field(default_factory=dict)
+    truncated: set[int] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def saw(self, encoded: Encoded) -> None:
+        """Notes a record that was encoded."""
+        with self._lock:
+            self.box_origins[encoded.record_id] = encoded.box_origin
+            if encoded.truncated:
+                self.truncated.add(encoded.record_id)
+
+    def skipped(self, error: DataError) -> None:
+        """Notes a record that was not."""
+        with self._lock:
+            self.bad[f"{error.source}, {error.record}"] = error
+
+    @property
+    def origins(self) -> Counter[str]:
+        """How many records found their key object in which way."""
+        return Counter(self.box_origins.values())
+
+
+def batches(
+    source: Source,
+    encoder: Encoder,
+    plan: BatchPlan,
+    *,
+    start: int = 0,
+    stop: int,
+    skip_bad_records: bool = False,
+    report: RecordReport | None = None,
+    threads: int = 1,
+) -> Iterator[Batch]:
+    """Batches `start` to `stop` - 1 of the plan; the same batches whatever `threads` is.
+
+    Args:
+      source: random access to records.
+      encoder: turns each into ids.
+      plan: fixes every batch.
+      start: first step, the iterator's whole state.
+      stop: the step before which it ends.
+      skip_bad_records: give a bad record's row weight 0 and report it, instead of raising.
+      report: filled along the way.
+      threads: how many batches are prepared at a time.
+
+    Raises:
+      DataError: at a bad record, unless they are skipped.
+    """
+    report = report if report is not None else RecordReport()
+
+    def read(index: int) -> Encoded | None:
+        try:
+            encoded = encoder.encode(source[index], getattr(source, "name", "data"))
+        except DataError as error:
+            if not skip_bad_records:
+                raise
+            report.skipped(error)
+            return None
+        report.saw(encoded)
+        return encoded
+
+    def make(step: int) -> Batch:
+        return collate([read(int(i)) for i in plan.indices(step)], encoder)
+
+    if start >= stop:
+        return iter(())
+    dataset = grain.MapDataset.range(start, stop).map(make)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(dataset.to_iter_dataset(options))
+
+
+def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
+    """Pads rows to the encoder's limits; None becomes a row of weight 0 with one valid token."""
+    size, roles = len(rows), len(encoder.responses)
+    prefix = np.zeros((size, encoder.max_prompt_length), np.int32)
+    prefix_mask = np.zeros(prefix.shape, bool)
+    # A row that attends to nothing would still be finite, but would make its neighbours' padding differ.
+    prefix_mask[:, -1] = True
+    responses = np.zeros((size, roles, encoder.max_completion_length), np.int32)
+    response_mask, scored = np.zeros(responses.shape, bool), np.zeros(responses.shape, bool)
+    images = np.zeros((size, encoder.image_size, encoder.image_size, 3), np.uint8)
+    boxes, record_ids, weights = np.zeros((size, 4), np.float32), np.zeros(size, np.uint32), np.zeros(size, np.float32)
+    for i, row in enumerate(rows):
+        if row is None:
+            continue
+        images[i], boxes[i], record_ids[i], weights[i] = row.image, row.box, row.record_id, 1
+        prefix[i, -len(row.prefix) :], prefix_mask[i, -len(row.prefix) :] = row.prefix, True
+        for j, (ids, counted) in enumerate(zip(row.responses, row.scored, strict=True)):
+            responses[i, j, : len(ids)], response_mask[i, j, : len(ids)] = ids, True
+            scored[i, j, : len(ids)] = counted
+    return Batch(
+        images, boxes, prefix, prefix_mask, responses, response_mask, scored, record_ids, weights
+    )

@@ -1,0 +1,172 @@
+"""From a record to what a model reads: token ids, a fitted image, the key object's box."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from vla_jax.data.images import fit, fit_box
+from vla_jax.data.key_object import key_object
+from vla_jax.data.schema import CHOSEN, DataError, Record
+from vla_jax.data.tokenizer import IMAGE_TOKEN
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One record, encoded; lists are as long as they are, padding comes with the batch.
+
+    Attributes:
+      image: fitted to the vision tower.
+      box: key object in pixels of that image; `box_origin` says how it was found.
+      prefix: prompt ids with the image placeholder expanded.
+      responses: ids of each response; `scored` marks those that count.
+      truncated: how many responses were cut to the length limit.
+      record_id: 32-bit hash of the record's key, for keyed randomness.
+    """
+
+    image: UInt8[np.ndarray, "y x 3"]
+    box: Float[np.ndarray, "4"]
+    box_origin: str
+    prefix: Int[np.ndarray, " s"]
+    responses: tuple[Int[np.ndarray, " t"], ...]
+    scored: tuple[Bool[np.ndarray, " t"], ...]
+    truncated: int
+    record_id: int
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns records into ids with the model's own tokenizer and chat template.
+
+    Attributes:
+      tokenizer: a transformers fast tokenizer with a chat template that writes `<image>` for an image.
+      image_size: side the vision tower reads, in pixels.
+      num_image_tokens: n, how often the placeholder is repeated.
+      responses: roles to encode, in this order.
+      further_turns: append the record's further turns to the chosen response.
+      max_prompt_length: most ids of a prompt, image tokens counted; a longer one is an error.
+      max_completion_length: most ids of a response; a longer one is cut and counted.
+    """
+
+    tokenizer: Any
+    image_size: int
+    num_image_tokens: int
+    responses: tuple[str, ...]
+    further_turns: bool = False
+    max_prompt_length: int = 96
+    max_completion_length: int = 64
+
+    def encode(self, record: Record, source: str = "data") -> Encoded:
+        """Encodes one record.
+
+        Raises:
+          DataError: where a response is missing or empty, or the prompt has no place for the image or is too
+            long.
+        """
+        answers = [self._answer(record, role, source) for role in self.responses]
+        prefix = self.prompt(record.question, record.key, source)
+        encoded = [
+            self._response(record, answer, self.further_turns and role == CHOSEN, source)
+            for role, answer in zip(self.responses, answers, strict=True)
+        ]
+        limit = self.max_completion_length
+        key = key_object(record, record.responses.get(CHOSEN, ""))
+        return Encoded(
+            image=fit(record.image, self.image_size),
+            box=np.array(fit_box(key.box, *record.image.shape[:2], self.image_size), np.float32),
+            box_origin=key.origin,
+            prefix=prefix,
+            responses=tuple(ids[:limit] for ids, _ in encoded),
+            scored=tuple(scored[:limit] for _, scored in encoded),
+            truncated=sum(len(ids) > limit for ids, _ in encoded),
+            record_id=zlib.crc32(record.key.encode()),
+        )
+
+    def prompt(self, question: str, key: str = "prompt", source: str = "data") -> Int[np.ndarray, " s"]:
+        """Ids of the templated question, ready for an answer, with the image placeholder expanded.
+
+        Raises:
+          DataError: where the rendered prompt holds no or several image placeholders, or is too long.
+        """
+        ids = self._ids(self._render([_user(question, image=True)], answer_next=True))[0]
+        image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        places = np.flatnonzero(ids == image_id)
+        if len(places) != 1:
+            raise DataError(
+                source,
+                key,
+                f"the rendered prompt holds {len(places)} {IMAGE_TOKEN} placeholders for one image",
+                f"take {IMAGE_TOKEN} out of the question and let the chat template write it once",
+            )
+        expanded = np.insert(ids, places[0], np.full(self.num_image_tokens - 1, image_id))
+        if len(expanded) > self.max_prompt_length:
+            raise DataError(
+                source,
+                key,
+                f"the prompt is {len(expanded)} tokens long, {self.num_image_tokens} of them the image's, "
+                f"and the limit is {self.max_prompt_length}; prompts are never cut",
+                "raise data.max_prompt_length or shorten the question",
+            )
+        return expanded
+
+    def _answer(self, record: Record, role: str, source: str) -> str:
+        answer = record.responses.get(role)
+        if answer is None:
+            raise DataError(source, record.key, f"there is no {role!r} response", f"add a {role!r} field")
+        if not answer.strip():
+            raise DataError(
+                source, record.key, f"the {role!r} response is empty", "give it a text or remove the record"
+            )
+        return answer
+
+    def _response(
+        self, record: Record, answer: str, further_turns: bool, source: str
+    ) -> tuple[Int[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
+        """Ids of the answer, end of sequence included, and which of them the loss counts."""
+        messages = [_user(record.question, image=True)]
+        spans = []
+        answers = [answer, *(turn.answer for turn in record.further_turns if further_turns)]
+        questions = [turn.question for turn in record.further_turns]
+        for i, text in enumerate(answers):
+            start = len(self._render(messages, answer_next=True))
+            messages.append(_message("assistant", text))
+            spans.append((start, len(self._render(messages))))
+            if i + 1 < len(answers):
+                messages.append(_user(questions[i]))
+        text = self._render(messages)
+        if not text.endswith(self.tokenizer.eos_token):
+            text += self.tokenizer.eos_token
+            spans[-1] = (spans[-1][0], len(text))
+        ids, offsets = self._ids(text)
+        prompt = self._ids(self._render(messages[:1], answer_next=True))[0]
+        if not np.array_equal(ids[: len(prompt)], prompt):
+            raise DataError(
+                source,
+                record.key,
+                "the chat template renders the prompt differently once it is answered",
+                "use a template whose answered conversation begins with its generation prompt",
+            )
+        scored = np.zeros(len(ids), bool)
+        for start, end in spans:
+            scored |= (offsets[:, 0] >= start) & (offsets[:, 0] < end)
+        return ids[len(prompt) :], scored[len(prompt) :]
+
+    def _render(self, messages: Sequence[dict[str, Any]], answer_next: bool = False) -> str:
+        return self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=answer_next
+        )
+
+    def _ids(self, text: str) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, "t 2"]]:
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"]).reshape(-1, 2)
+
+
+def _user(question: str, image: bool = False) -> dict[str, Any]:
+    return _message("user", question, [{"type": "image"}] if image else [])
+
+
+def _message(role: str, text: str, images: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    return {"role": role, "content": [*images, {"type": "text", "text": text}]}

@@ -1,0 +1,48 @@
+"""Which object of an image an answer is about."""
+
+import re
+from typing import NamedTuple
+
+from vla_jax.data.schema import Box, Record
+
+NAMED = "box of an object the texts name"
+UNNAMED = "first box given"
+CENTRAL = "central object prior"
+
+# Photographers put the subject in the middle: the central half of each side.
+_CENTRE = 0.25
+
+
+class KeyObject(NamedTuple):
+    """The box of the key object, in pixels of the record's image, and how it was found."""
+
+    box: Box
+    origin: str
+
+
+def key_object(record: Record, answer: str) -> KeyObject:
+    """The object that the answer names first, as far as its box is known.
+
+    Looked for in the answer's first sentence, then in the question, then in the rest of the answer. Without a
+    name that matches, the first box given; without any box, the centre of the image.
+
+    Source: LPOI, section 3.1 (order of the search).
+    """
+    boxed = [o for o in record.objects if o.box is not None]
+    first, _, rest = answer.partition(".")
+    for text in (first, record.question, rest):
+        found = [(place, o.box) for o in boxed if (place := _place(o.name, text)) is not None]
+        if found:
+            return KeyObject(min(found)[1], NAMED)
+    if boxed:
+        return KeyObject(boxed[0].box, UNNAMED)
+    height, width = record.image.shape[:2]
+    x, y = width * _CENTRE, height * _CENTRE
+    return KeyObject((x, y, width - x, height - y), CENTRAL)
+
+
+def _place(name: str, text: str) -> int | None:
+    if not name:
+        return None
+    match = re.search(rf"\b{re.escape(name)}(?:s|es)?\b", text, re.IGNORECASE)
+    return match.start() if match else None

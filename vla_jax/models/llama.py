@@ -1,0 +1,182 @@
+"""The Llama decoder (Touvron et al. 2023, arXiv:2302.13971) as a pure function.
+
+RMSNorm, rotary positions, SwiGLU, grouped-query attention. The function maps embeddings to hidden states, so
+that what is spliced into the embeddings (image features) is the caller's business, and what is read off the
+hidden states (logits at some positions, a reward) too.
+"""
+
+from dataclasses import dataclass
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
+
+from vla_jax.models.attention import attention
+from vla_jax.models.lora import Adapter, apply, part
+from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, ones, stack
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Shape of the decoder.
+
+    Attributes:
+      vocab_size: w.
+      hidden_size: width d.
+      intermediate_size: width f of the feed-forward layer.
+      num_layers, num_heads: depth and query heads.
+      num_kv_heads: key/value heads g; divides `num_heads`.
+      rope_theta: base of the rotary frequencies.
+      rms_norm_eps: added to the mean square.
+      tie_embeddings: the output projection is the transposed embedding.
+      unroll: unroll the scan over layers: faster for small models, slower to compile.
+    """
+
+    vocab_size: int = 32064
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_layers: int = 32
+    num_heads: int = 32
+    num_kv_heads: int = 32
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-5
+    tie_embeddings: bool = False
+    unroll: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads or self.head_size % 2:
+            raise ValueError(
+                f"language.hidden_size {self.hidden_size} must split into {self.num_heads} heads of even size"
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"language.num_kv_heads {self.num_kv_heads} must divide {self.num_heads=}")
+
+    @property
+    def head_size(self) -> int:
+        """Width k of one head."""
+        return self.hidden_size // self.num_heads
+
+
+class Cache(flax.struct.PyTreeNode):
+    """Keys and values of every position written so far, all rows at the same cursor."""
+
+    keys: Float[Array, "l b s g k"]
+    values: Float[Array, "l b s g k"]
+
+
+def empty_cache(config: LlamaConfig, batch: int, length: int, dtype: DTypeLike = jnp.float32) -> Cache:
+    """A cache of zeros for `batch` rows of `length` positions."""
+    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_size)
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def table(config: LlamaConfig, prefix: str, head: str) -> Table:
+    """The parameters; `prefix` and `head` are the trunk's and the output layer's Hugging Face names."""
+    d, f, w, k = config.hidden_size, config.intermediate_size, config.vocab_size, config.head_size
+    heads, kv_heads = (config.num_heads * k, "heads"), (config.num_kv_heads * k, "kv_heads")
+    block = f"{prefix}layers.{{layer}}."
+    residual = (2 * config.num_layers) ** -0.5
+    embed, mlp = (d, "embed"), (f, "mlp")
+
+    def norm(name: str) -> Parameter:
+        return Parameter((d,), ("embed",), ones, f"{name}.weight")
+
+    layer = {
+        "norm1": norm(f"{block}input_layernorm"),
+        "q_proj": linear(embed, heads, f"{block}self_attn.q_proj"),
+        "k_proj": linear(embed, kv_heads, f"{block}self_attn.k_proj"),
+        "v_proj": linear(embed, kv_heads, f"{block}self_attn.v_proj"),
+        "o_proj": linear(heads, embed, f"{block}self_attn.o_proj", scale=residual),
+        "norm2": norm(f"{block}post_attention_layernorm"),
+        "gate_proj": linear(embed, mlp, f"{block}mlp.gate_proj"),
+        "up_proj": linear(embed, mlp, f"{block}mlp.up_proj"),
+        "down_proj": linear(mlp, embed, f"{block}mlp.down_proj", scale=residual),
+    }
+    parameters = {
+        "embedding": Parameter((w, d), ("vocab", "embed"), normal(d**-0.5), f"{prefix}embed_tokens.weight"),
+        "layers": stack(layer, config.num_layers),
+        "norm": norm(f"{prefix}norm"),
+    }
+    if not config.tie_embeddings:
+        parameters["head"] = linear(embed, (w, "vocab"), head)
+    return parameters
+
+
+def output_matrix(params: Params) -> Float[Array, "d w"]:
+    """The matrix from hidden states to logits, whether tied or not."""
+    return params["head"] if "head" in params else params["embedding"].T
+
+
+def forward(
+    params: Params,
+    config: LlamaConfig,
+    embeddings: Float[Array, "b t d"],
+    positions: Int[Array, "b t"],
+    mask: Bool[Array, "#b t s"],
+    adapter: Adapter | None = None,
+    cache: Cache | None = None,
+    cursor: Int[Array, ""] | int = 0,
+) -> tuple[Float[Array, "b t d"], Cache | None]:
+    """Hidden states after the last norm, and the cache with these positions written in.
+
+    Args:
+      params: see `table`.
+      config: the decoder.
+      embeddings: inputs [b t d].
+      positions: rotary position of each input.
+      mask: True where input t may see key s; s = t without a cache, else the cache's length.
+      adapter: LoRA adapter of this decoder.
+      cache: keys and values so far; None computes without one.
+      cursor: where in the cache the first of these t positions is written.
+    """
+    cos, sin = _rotary(positions, config)
+
+    def block(
+        x: Array, layer: tuple[Params, Adapter | None, Cache | None]
+    ) -> tuple[Array, Cache | None]:
+        weights, low_rank, past = layer
+
+        def project(inputs: Array, name: str) -> Array:
+            return apply(inputs, weights[name], part(low_rank, name))
+
+        normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps)
+        q = rearrange(project(normed, "q_proj"), "b t (h k) -> b t h k", k=config.head_size)
+        k, v = (
+            rearrange(project(normed, name), "b t (g k) -> b t g k", k=config.head_size)
+            for name in ("k_proj", "v_proj")
+        )
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        if past is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(past.keys, k.astype(past.keys.dtype), cursor, axis=1)
+            v = jax.lax.dynamic_update_slice_in_dim(past.values, v.astype(past.values.dtype), cursor, axis=1)
+            past = Cache(k, v)
+        x = x + project(rearrange(attention(q, k, v, mask), "b t h k -> b t (h k)"), "o_proj")
+        normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps)
+        gated = jax.nn.silu(project(normed, "gate_proj")) * project(normed, "up_proj")
+        return x + project(gated, "down_proj"), past
+
+    layers = (params["layers"], part(adapter, "layers"), cache)
+    x, cache = jax.lax.scan(
+        block, embeddings, layers, unroll=config.num_layers if config.unroll else 1, length=config.num_layers
+    )
+    return _rms_norm(x, params["norm"], config.rms_norm_eps), cache
+
+
+def _rotary(positions: Int[Array, "b t"], config: LlamaConfig) -> tuple[Array, Array]:
+    frequencies = config.rope_theta ** (-jnp.arange(0, config.head_size, 2) / config.head_size)
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+
+
+def _rotate(x: Float[Array, "b t h k"], cos: Array, sin: Array) -> Float[Array, "b t h k"]:
+    """Rotary position embedding with the two halves of a head as the pairs' components, as Llama has it."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def _rms_norm(x: Float[Array, "b t d"], scale: Float[Array, " d"], eps: float) -> Float[Array, "b t d"]:
+    wide = x.astype(jnp.float32)
+    normed = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + eps)
+    return (normed * scale).astype(x.dtype)

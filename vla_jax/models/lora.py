@@ -1,0 +1,108 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) as a tree of their own.
+
+An adapter mirrors the base tree where it adapts it and is absent elsewhere. A model applies it beside the
+base weight, `x W + scale (x A) B`, and never forms `A B`. So the policy is `f(params, adapter, x)`, the
+reference it started from is `f(params, None, x)` with no second copy of the weights, and optimizer,
+checkpoint and donation touch the adapter alone. `B` starts at zero: at step 0 policy and reference agree
+to the bit.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+
+from vla_jax.models.parameters import Parameter, Params, Table
+
+Adapter = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """What is adapted and how strongly.
+
+    Attributes:
+      rank: inner dimension r; 0 means no adapter (all parameters are trained).
+      alpha: the update is scaled by alpha / rank.
+      targets: regular expression searched in a parameter's path ("language/layers/q_proj"); only linear
+        layers can match. The default takes every linear layer of the language model's blocks.
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    targets: str = r"^language/layers/"
+
+
+class LowRank(flax.struct.PyTreeNode):
+    """One adapted layer: the pair of factors, with the scale alpha / rank as a static part of the tree."""
+
+    a: Float[Array, "*l d_in r"]
+    b: Float[Array, "*l r d_out"]
+    scale: float = flax.struct.field(pytree_node=False)
+
+
+def apply(x: Float[Array, "*b d_in"], weight: Float[Array, "d_in d_out"], low_rank: LowRank | None) -> Array:
+    """The linear layer with its adapter, if it has one: float [... d_in] -> [... d_out]."""
+    # Rows flattened: the weight's gradient then contracts one axis, which XLA's CPU backend does twice as fast.
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ weight
+    if low_rank is not None:
+        y = y + low_rank.scale * ((rows @ low_rank.a) @ low_rank.b)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def part(adapter: Adapter | None, name: str) -> Any:
+    """The adapter of a sub-tree; None where nothing in it is adapted."""
+    return None if adapter is None else adapter.get(name)
+
+
+def initialise(table: Table, config: LoraConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> Adapter:
+    """Draws an adapter for every linear layer of `table` that `config.targets` matches: A He-uniform, B zero.
+
+    Raises:
+      ValueError: where the pattern matches no linear layer, or the rank is not positive.
+    """
+    if config.rank < 1:
+        raise ValueError(f"lora.rank is {config.rank}; an adapter needs a rank of at least 1")
+    adapter = _initialise(table, "", config, key, dtype)
+    if adapter is None:
+        raise ValueError(
+            f"lora.targets = {config.targets!r} matches no linear layer; paths look like "
+            "'language/layers/q_proj' or 'vision/layers/fc1'"
+        )
+    return adapter
+
+
+def merge(params: Params, adapter: Adapter | None) -> Params:
+    """The base weights with the adapter's update added in, for export; `params` itself is unchanged."""
+    if adapter is None:
+        return params
+    if isinstance(adapter, LowRank):
+        return params + adapter.scale * jnp.einsum("...ir,...ro->...io", adapter.a, adapter.b)
+    return {name: merge(value, part(adapter, name)) for name, value in params.items()}
+
+
+def _initialise(
+    node: Table | Parameter, path: str, config: LoraConfig, key: PRNGKeyArray, dtype: DTypeLike
+) -> Any:
+    if isinstance(node, Parameter):
+        if node.layout != "out in -> in out" or not re.search(config.targets, path):
+            return None
+        *layers, d_in, d_out = node.shape
+        own_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
+        # PEFT's kaiming_uniform_(a=sqrt(5)): uniform within 1 / sqrt(fan in).
+        bound = 1 / math.sqrt(d_in)
+        a = jax.random.uniform(own_key, (*layers, d_in, config.rank), dtype, -bound, bound)
+        return LowRank(a, jnp.zeros((*layers, config.rank, d_out), dtype), config.alpha / config.rank)
+    children = {
+        name: _initialise(child, f"{path}/{name}".lstrip("/"), config, key, dtype)
+        for name, child in node.items()
+    }
+    return {name: child for name, child in children.items() if child is not None} or None

@@ -1,0 +1,68 @@
+"""A mesh with axes data, fsdp and tensor, and the shardings that follow from it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical axis of a parameter -> mesh axis. What is not named here is replicated.
+_RULES = {"embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices.
+
+    Args:
+      data, fsdp, tensor: sizes of the axes; one may be -1 and takes what the others leave.
+      devices: which devices; all by default.
+
+    Raises:
+      ValueError: where the sizes do not multiply to the number of devices.
+    """
+    devices = list(devices if devices is not None else jax.devices())
+    sizes = [data, fsdp, tensor]
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = len(devices) // math.prod(size for size in sizes if size != -1)
+    if min(sizes) < 1 or math.prod(sizes) != len(devices):
+        raise ValueError(
+            f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {len(devices)} devices; "
+            "the sizes must multiply to that number (one of them may be -1)"
+        )
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch spread over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def parameter_shardings(mesh: Mesh, shapes: Any, axes: Mapping[str, Any]) -> Any:
+    """Where each parameter lives.
+
+    Args:
+      mesh: the mesh.
+      shapes: tree of arrays or abstract arrays.
+      axes: tree of logical axis names, as the models' tables give it.
+
+    Returns:
+      Tree of shardings; a dimension that its mesh axis does not divide is not sharded.
+    """
+
+    def place(array: Any, names: tuple[str | None, ...]) -> NamedSharding:
+        spec = [_RULES.get(name) if name else None for name in names]
+        fits = [
+            axis if axis and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, array.shape, strict=True)
+        ]
+        return NamedSharding(mesh, PartitionSpec(*fits))
+
+    return jax.tree.map(place, shapes, axes)

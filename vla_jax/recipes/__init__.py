@@ -1,0 +1,10 @@
+"""One file a method: a recipe names its views, its responses, its candidates and its objective.
+
+Open `lpoi.py` and you see LPOI whole. A module here gives `Options`, a frozen dataclass of the method's
+settings with the papers' defaults, and `recipe(options) -> Recipe`. Adding a method is adding a file:
+`named` finds it by its module name.
+"""
+
+from vla_jax.recipes.recipe import Objective, Recipe, available, default_options, named
+
+__all__ = ["Objective", "Recipe", "available", "default_options", "named"]

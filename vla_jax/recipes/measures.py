@@ -1,0 +1,28 @@
+"""The metrics that every preference recipe logs, under the names that TRL's users know."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Array, Float
+
+from vla_jax.scoring import Scores
+
+
+def preference_metrics(
+    scores: Scores, rewards: Float[Array, "b c"], chosen: int, rejected: int
+) -> Mapping[str, Float[Array, " b"]]:
+    """Rewards and log-probabilities of the chosen and the rejected candidate.
+
+    Args:
+      scores: of all candidates.
+      rewards: beta times their log-ratios.
+      chosen, rejected: indices of the two candidates.
+    """
+    margins = rewards[:, chosen] - rewards[:, rejected]
+    return {
+        "rewards/chosen": rewards[:, chosen],
+        "rewards/rejected": rewards[:, rejected],
+        "rewards/margins": margins,
+        "rewards/accuracies": (margins > 0).astype(rewards.dtype),
+        "logps/chosen": scores.policy[:, chosen],
+        "logps/rejected": scores.policy[:, rejected],
+    }

@@ -1,0 +1,108 @@
+"""Questions in words, answers in words."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from vla_jax.data import Encoder
+from vla_jax.data.images import fit
+from vla_jax.models import llava
+from vla_jax.models.llava import LlavaConfig
+from vla_jax.models.lora import Adapter
+from vla_jax.models.parameters import Params
+from vla_jax.rollout.sampling import sample
+from vla_jax.views import normalise
+
+_encode = jax.jit(
+    lambda params, adapter, config, images: llava.image_features(params, config, normalise(images), adapter),
+    static_argnames="config",
+)
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model that can be asked.
+
+    Attributes:
+      config, params, adapter: the model.
+      encoder: its tokenizer, template and limits.
+      batch_size: questions answered at a time; the last batch is filled up, so that one program serves all.
+    """
+
+    config: LlavaConfig
+    params: Params
+    adapter: Adapter | None
+    encoder: Encoder
+    batch_size: int = 32
+
+    def answer(
+        self,
+        images: Sequence[UInt8[np.ndarray, "y x 3"]],
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[str]:
+        """Answers each question about its image.
+
+        Args:
+          images: RGB images of any size.
+          questions: one an image.
+          max_new_tokens: where an answer is cut.
+          temperature: 0 answers greedily.
+          seed: of the sampling.
+          progress: called with the number of answers after each batch.
+
+        Raises:
+          ValueError: where there are not as many questions as images.
+          DataError: where a prompt is too long.
+        """
+        if len(images) != len(questions):
+            raise ValueError(f"{len(images)} images but {len(questions)} questions; give one each")
+        answers: list[str] = []
+        for start in range(0, len(questions), self.batch_size):
+            chunk = slice(start, start + self.batch_size)
+            key = jax.random.fold_in(jax.random.key(seed), start)
+            answers += self._answer(images[chunk], questions[chunk], max_new_tokens, temperature, key)
+            if progress is not None:
+                progress(len(answers) - start)
+        return answers
+
+    def _answer(
+        self,
+        images: Sequence[UInt8[np.ndarray, "y x 3"]],
+        questions: Sequence[str],
+        max_new_tokens: int,
+        temperature: float,
+        key: jax.Array,
+    ) -> list[str]:
+        shape = (self.batch_size, self.encoder.max_prompt_length)
+        tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
+        mask[:, -1] = True
+        pixels = np.zeros((self.batch_size, *[self.encoder.image_size] * 2, 3), np.uint8)
+        for i, (image, question) in enumerate(zip(images, questions, strict=True)):
+            ids = self.encoder.prompt(question)
+            tokens[i, -len(ids) :], mask[i, -len(ids) :] = ids, True
+            pixels[i] = fit(image, self.encoder.image_size)
+        sampled = sample(
+            self.params,
+            self.adapter,
+            self.config,
+            _encode(self.params, self.adapter, self.config, pixels),
+            tokens,
+            mask,
+            max_new_tokens=max_new_tokens,
+            end_id=self.encoder.tokenizer.eos_token_id,
+            temperature=temperature,
+            key=key,
+        )
+        ids, kept = np.asarray(sampled.tokens), np.asarray(sampled.mask)
+        return [
+            self.encoder.tokenizer.decode(row[keep], skip_special_tokens=True).strip()
+            for row, keep in zip(ids[: len(questions)], kept[: len(questions)], strict=True)
+        ]
