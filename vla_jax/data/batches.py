@@ -131,7 +131,11 @@ def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
     responses = np.zeros((size, roles, encoder.max_completion_length), np.int32)
     response_mask, scored = np.zeros(responses.shape, bool), np.zeros(responses.shape, bool)
     images = np.zeros((size, encoder.image_size, encoder.image_size, 3), np.uint8)
-    boxes, record_ids, weights = np.zeros((size, 4), np.float32), np.zeros(size, np.uint32), np.zeros(size, np.float32)
+    boxes, record_ids, weights = (
+        np.zeros((size, 4), np.float32),
+        np.zeros(size, np.uint32),
+        np.zeros(size, np.float32),
+    )
     for i, row in enumerate(rows):
         if row is None:
             continue
@@ -140,6 +144,4 @@ def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
         for j, (ids, counted) in enumerate(zip(row.responses, row.scored, strict=True)):
             responses[i, j, : len(ids)], response_mask[i, j, : len(ids)] = ids, True
             scored[i, j, : len(ids)] = counted
-    return Batch(
-        images, boxes, prefix, prefix_mask, responses, response_mask, scored, record_ids, weights
-    )
+    return Batch(images, boxes, prefix, prefix_mask, responses, response_mask, scored, record_ids, weights)

@@ -63,8 +63,8 @@ class Encoder:
         """Encodes one record.
 
         Raises:
-          DataError: where a response is missing or empty, or the prompt has no place for the image or is too
-            long.
+          DataError: where a response is missing, empty or holds an image placeholder, or the prompt has no
+            place for the image or is too long.
         """
         answers = [self._answer(record, role, source) for role in self.responses]
         prefix = self.prompt(record.question, record.key, source)
@@ -74,9 +74,10 @@ class Encoder:
         ]
         limit = self.max_completion_length
         key = key_object(record, record.responses.get(CHOSEN, ""))
+        height, width = record.image.shape[:2]
         return Encoded(
             image=fit(record.image, self.image_size),
-            box=np.array(fit_box(key.box, *record.image.shape[:2], self.image_size), np.float32),
+            box=np.array(fit_box(key.box, height, width, self.image_size), np.float32),
             box_origin=key.origin,
             prefix=prefix,
             responses=tuple(ids[:limit] for ids, _ in encoded),
@@ -148,6 +149,13 @@ class Encoder:
                 record.key,
                 "the chat template renders the prompt differently once it is answered",
                 "use a template whose answered conversation begins with its generation prompt",
+            )
+        if (ids[len(prompt) :] == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).any():
+            raise DataError(
+                source,
+                record.key,
+                f"there is an {IMAGE_TOKEN} placeholder in an answer or in a further turn",
+                f"take {IMAGE_TOKEN} out of it: the image belongs to the first question",
             )
         scored = np.zeros(len(ids), bool)
         for start, end in spans:

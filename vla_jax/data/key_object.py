@@ -28,14 +28,14 @@ def key_object(record: Record, answer: str) -> KeyObject:
 
     Source: LPOI, section 3.1 (order of the search).
     """
-    boxed = [o for o in record.objects if o.box is not None]
+    boxed = [(o.name, o.box) for o in record.objects if o.box is not None]
     first, _, rest = answer.partition(".")
     for text in (first, record.question, rest):
-        found = [(place, o.box) for o in boxed if (place := _place(o.name, text)) is not None]
+        found = [(place, box) for name, box in boxed if (place := _place(name, text)) is not None]
         if found:
             return KeyObject(min(found)[1], NAMED)
     if boxed:
-        return KeyObject(boxed[0].box, UNNAMED)
+        return KeyObject(boxed[0][1], UNNAMED)
     height, width = record.image.shape[:2]
     x, y = width * _CENTRE, height * _CENTRE
     return KeyObject((x, y, width - x, height - y), CENTRAL)

@@ -34,7 +34,9 @@ class BatchPlan:
         """Source indices of the records in batch `step`, counted from 0."""
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, offsets = np.divmod(places, self.num_records)
-        return np.array([_order(self.num_records, self.seed, int(e))[o] for e, o in zip(epochs, offsets, strict=True)])
+        return np.array(
+            [_order(self.num_records, self.seed, int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
+        )
 
     def epoch(self, step: int) -> float:
         """How many epochs are done when `step` batches are."""

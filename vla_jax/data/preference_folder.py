@@ -7,8 +7,9 @@ Each line is an object with `image` (path relative to the file) or `images` (a l
 the same place of `objects` where both lists are equally long. `box_format` says what the numbers mean.
 """
 
+import codecs
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,11 @@ class PreferenceFolder:
         self.bad: list[DataError] = []
         self._rows: list[tuple[int, dict[str, Any]]] = []
         if not self.path.is_file():
-            raise DataError(self.name, "data.path", "there is no such file", "give the path of a JSON-lines file")
-        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
+            raise DataError(
+                self.name, "data.path", "there is no such file", "give the path of a JSON-lines file"
+            )
+        content = self.path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        for number, line in enumerate(content.splitlines(), start=1):
             if not line.strip():
                 continue
             try:
@@ -52,7 +56,9 @@ class PreferenceFolder:
                     raise
                 self.bad.append(error)
         if not self._rows:
-            raise DataError(self.name, "whole file", "there is no usable record in it", "see the errors above")
+            raise DataError(
+                self.name, "whole file", "there is no usable record in it", "see the errors above"
+            )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -67,6 +73,15 @@ class PreferenceFolder:
             responses={CHOSEN: row["chosen"], REJECTED: row["rejected"]},
             objects=self._objects(number, row, *image.shape[:2]),
         )
+
+    def texts(self) -> Iterator[str]:
+        """Every question and answer; no image is opened."""
+        for _, row in self._rows:
+            yield from (_question(row), row[CHOSEN], row[REJECTED])
+
+    def object_names(self) -> set[str]:
+        """Every name that stands in an `objects` list."""
+        return {name for _, row in self._rows for name in row.get("objects") or () if isinstance(name, str)}
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -92,7 +107,7 @@ class PreferenceFolder:
 
     def _check_prompt(self, number: int, row: Mapping[str, Any]) -> None:
         question = row.get("question", row.get("prompt"))
-        if not isinstance(question, str) or not question.strip():
+        if not isinstance(question, str) or not question.replace(IMAGE_TOKEN, "").strip():
             raise self._error(number, "has no field 'question' (or 'prompt')", "add the user's question")
         count = question.count(IMAGE_TOKEN)
         # `prompt` is the field of sets whose prompts are already laid out, placeholder and all.
@@ -128,7 +143,8 @@ class PreferenceFolder:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise self._error(number, "has 'objects' that is no list of names", 'write ["cat", "dog"]')
         boxed = [
-            Object(name, self._box(number, box, height, width)) for name, box in self._named_boxes(number, row)
+            Object(name, self._box(number, box, height, width))
+            for name, box in self._named_boxes(number, row)
         ]
         seen = {o.name for o in boxed}
         return (*boxed, *(Object(name) for name in names if name not in seen))
@@ -157,7 +173,9 @@ class PreferenceFolder:
             isinstance(value, int | float) and not isinstance(value, bool) for value in box
         )
         if not numeric or len(box) != 4 or not np.isfinite(box).all():
-            raise self._error(number, f"has a box that is not four numbers: {box!r}", "write [x0, y0, x1, y1]")
+            raise self._error(
+                number, f"has a box that is not four numbers: {box!r}", "write [x0, y0, x1, y1]"
+            )
         x0, y0, x1, y1 = box
         if self.box_format == "xywh_pixels":
             x1, y1 = x0 + x1, y0 + y1
@@ -165,7 +183,9 @@ class PreferenceFolder:
             x0, y0, x1, y1 = x0 * width, y0 * height, x1 * width, y1 * height
         elif max(box) <= 1:
             raise self._error(
-                number, f"has a box within 1 pixel: {box!r}", "set data.box_format=xyxy_normalised if it is a share"
+                number,
+                f"has a box within 1 pixel: {box!r}",
+                "set data.box_format=xyxy_normalised if it is a share",
             )
         if not (-1 <= x0 < x1 <= width + 1 and -1 <= y0 < y1 <= height + 1):
             raise self._error(

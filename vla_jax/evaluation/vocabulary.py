@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import inflect
 
@@ -52,12 +52,12 @@ class Vocabulary:
     name_of: Mapping[str, str]
 
     @classmethod
-    def from_names(cls, names: Iterable[str]) -> Self:
+    def from_names(cls, names: Iterable[str]) -> "Vocabulary":
         """A vocabulary without synonyms; `names` are singular ("dining table")."""
         return cls.from_synonym_lines(names)
 
     @classmethod
-    def from_synonym_lines(cls, lines: Iterable[str]) -> Self:
+    def from_synonym_lines(cls, lines: Iterable[str]) -> "Vocabulary":
         """Reads the format of CHAIR's `synonyms.txt`: `canonical, synonym, synonym` on each line.
 
         Blank lines, and lines that begin with `#`, are skipped.
@@ -87,13 +87,19 @@ class Vocabulary:
         return cls(tuple(names), name_of)
 
     @classmethod
-    def coco(cls) -> Self:
+    def coco(cls, also: Iterable[str] = ()) -> "Vocabulary":
         """The 80 COCO categories with everyday synonyms of our own (`coco_names.txt`).
+
+        Args:
+          also: further names; those that COCO knows already add nothing.
 
         Figures to be compared with published ones need CHAIR's own `synonyms.txt`, by `from_synonym_lines`.
         """
         text = resources.files(__package__).joinpath("coco_names.txt").read_text(encoding="utf-8")
-        return cls.from_synonym_lines(text.splitlines())
+        coco = cls.from_synonym_lines(text.splitlines())
+        known = {_normal(name) for name in coco.name_of}
+        new = sorted({name for name in also if _normal(name) not in known})
+        return cls.from_synonym_lines([*text.splitlines(), *new]) if new else coco
 
     def canonical(self, name: str) -> str:
         """The canonical name of a canonical name or synonym.

@@ -6,6 +6,7 @@ hidden states (logits at some positions, a reward) too.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.struct
 import jax
@@ -94,7 +95,7 @@ def table(config: LlamaConfig, prefix: str, head: str) -> Table:
         "up_proj": linear(embed, mlp, f"{block}mlp.up_proj"),
         "down_proj": linear(mlp, embed, f"{block}mlp.down_proj", scale=residual),
     }
-    parameters = {
+    parameters: dict[str, Any] = {
         "embedding": Parameter((w, d), ("vocab", "embed"), normal(d**-0.5), f"{prefix}embed_tokens.weight"),
         "layers": stack(layer, config.num_layers),
         "norm": norm(f"{prefix}norm"),
@@ -133,9 +134,7 @@ def forward(
     """
     cos, sin = _rotary(positions, config)
 
-    def block(
-        x: Array, layer: tuple[Params, Adapter | None, Cache | None]
-    ) -> tuple[Array, Cache | None]:
+    def block(x: Array, layer: tuple[Params, Adapter | None, Cache | None]) -> tuple[Array, Cache | None]:
         weights, low_rank, past = layer
 
         def project(inputs: Array, name: str) -> Array:

@@ -143,7 +143,7 @@ def prefill(
     length, total = tokens.shape[1], cache.keys.shape[2]
     causal = jnp.arange(total) <= jnp.arange(length)[:, None]
     seen = jnp.pad(valid, ((0, 0), (0, total - length)))
-    states, cache = llama.forward(
+    states, filled = llama.forward(
         params["language"],
         config.language,
         embed(params, config, tokens, features),
@@ -152,7 +152,8 @@ def prefill(
         part(adapter, "language"),
         cache,
     )
-    return states, cache
+    assert filled is not None
+    return states, filled
 
 
 def logits(params: Params, states: Float[Array, "... d"]) -> Float[Array, "... w"]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from vla_jax.models.parameters import Parameter, Params, Table
+from vla_jax.models.parameters import Parameter, Table
 
 Adapter = Mapping[str, Any]
 
@@ -32,7 +32,8 @@ class LoraConfig:
       rank: inner dimension r; 0 means no adapter (all parameters are trained).
       alpha: the update is scaled by alpha / rank.
       targets: regular expression searched in a parameter's path ("language/layers/q_proj"); only linear
-        layers can match. The default takes every linear layer of the language model's blocks.
+        layers can match, and not the one that gives the logits. The default takes every linear layer of the
+        language model's blocks.
     """
 
     rank: int = 8
@@ -50,7 +51,7 @@ class LowRank(flax.struct.PyTreeNode):
 
 def apply(x: Float[Array, "*b d_in"], weight: Float[Array, "d_in d_out"], low_rank: LowRank | None) -> Array:
     """The linear layer with its adapter, if it has one: float [... d_in] -> [... d_out]."""
-    # Rows flattened: the weight's gradient then contracts one axis, which XLA's CPU backend does twice as fast.
+    # Rows flattened: the weight's gradient then contracts one axis, which XLA does twice as fast on a CPU.
     rows = x.reshape(-1, x.shape[-1])
     y = rows @ weight
     if low_rank is not None:
@@ -63,7 +64,9 @@ def part(adapter: Adapter | None, name: str) -> Any:
     return None if adapter is None else adapter.get(name)
 
 
-def initialise(table: Table, config: LoraConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> Adapter:
+def initialise(
+    table: Table, config: LoraConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32
+) -> Adapter:
     """Draws an adapter for every linear layer of `table` that `config.targets` matches: A He-uniform, B zero.
 
     Raises:
@@ -80,7 +83,7 @@ def initialise(table: Table, config: LoraConfig, key: PRNGKeyArray, dtype: DType
     return adapter
 
 
-def merge(params: Params, adapter: Adapter | None) -> Params:
+def merge(params: Any, adapter: Any) -> Any:
     """The base weights with the adapter's update added in, for export; `params` itself is unchanged."""
     if adapter is None:
         return params
@@ -93,7 +96,8 @@ def _initialise(
     node: Table | Parameter, path: str, config: LoraConfig, key: PRNGKeyArray, dtype: DTypeLike
 ) -> Any:
     if isinstance(node, Parameter):
-        if node.layout != "out in -> in out" or not re.search(config.targets, path):
+        linear = node.layout == "out in -> in out" and "vocab" not in node.axes
+        if not linear or not re.search(config.targets, path):
             return None
         *layers, d_in, d_out = node.shape
         own_key = jax.random.fold_in(key, zlib.crc32(path.encode()))

@@ -65,7 +65,7 @@ def linear(
       scale: factor on the standard deviation, e.g. 1 / sqrt(2 layers) for a residual branch's last layer.
     """
     init = normal(scale / math.sqrt(inputs[0]))
-    shape, axes = zip(inputs, outputs, strict=True)
+    shape, axes = (inputs[0], outputs[0]), (inputs[1], outputs[1])
     return Parameter(shape, axes, init, f"{name}.weight", "out in -> in out")
 
 

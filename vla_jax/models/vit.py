@@ -62,10 +62,11 @@ def table(config: ViTConfig, prefix: str) -> Table:
     def bias(size: int, axis: str, name: str) -> Parameter:
         return Parameter((size,), (axis,), zeros, f"{name}.bias")
 
-    layer = {
+    layer: Table = {
         "norm1": norm(f"{block}layer_norm1"),
         **{
-            f"{name}_proj": linear((d, "embed"), (d, "heads"), f"{block}self_attn.{name}_proj") for name in "qkv"
+            f"{name}_proj": linear((d, "embed"), (d, "heads"), f"{block}self_attn.{name}_proj")
+            for name in "qkv"
         },
         **{f"{name}_bias": bias(d, "heads", f"{block}self_attn.{name}_proj") for name in "qkv"},
         "out_proj": linear((d, "heads"), (d, "embed"), f"{block}self_attn.out_proj", scale=residual),
@@ -88,7 +89,8 @@ def table(config: ViTConfig, prefix: str) -> Table:
         "position": Parameter(
             (config.num_patches + 1, d),
             (None, "embed"),
-            normal(0.02),
+            # As loud as the patches: a tower trained from scratch must tell places apart from the start.
+            normal(0.3),
             f"{prefix}embeddings.position_embedding.weight",
         ),
         "pre_norm": norm(f"{prefix}pre_layrnorm"),

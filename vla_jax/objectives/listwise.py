@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 def plackett_luce(ranked: Float[Array, "*b k"], top: int | None = None) -> Float[Array, "*b"]:
     """Negative log-likelihood of a ranking under the Plackett-Luce model.
 
-    -sum_{i <= top} [ranked_i - log sum_{j >= i} exp ranked_j]: places are filled from the best down, each with
-    a softmax over what is left. With k = 2 it is `dpo`.
+    -sum_{i <= top} [ranked_i - log sum_{j >= i} exp ranked_j]: places are filled from the best down, each
+    with a softmax over what is left. With k = 2 it is `dpo`.
 
     Args:
       ranked: rewards, the item ranked best first.

@@ -1,7 +1,7 @@
 """LPOI: listwise preferences over progressively masked images.
 
-The key object of the chosen answer is masked more and more; the chosen answer's rewards under these views must
-fall in that order. loss = DPO(w, l | view 1) + anchor(w | view 1) + Plackett-Luce(w | views 1..L). The
+The key object of the chosen answer is masked more and more; the chosen answer's rewards under these views
+must fall in that order. loss = DPO(w, l | view 1) + anchor(w | view 1) + Plackett-Luce(w | views 1..L). The
 candidate (view 1, w) is scored once and shared by all three terms.
 """
 

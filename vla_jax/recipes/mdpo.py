@@ -40,12 +40,13 @@ class Options:
 def recipe(options: Options) -> Recipe:
     """Three candidates: the pair under the image, and the chosen response under a crop of it."""
     chosen, rejected, cropped = 0, 1, 2
+    smallest, largest = options.crop_area
 
     def make_views(
         image: UInt8[Array, "y x 3"], box: Float[Array, "4"], key: PRNGKeyArray
     ) -> UInt8[Array, "2 y x 3"]:
         del box
-        return jnp.stack([image, random_resized_crop(image, key, area=tuple(options.crop_area))])
+        return jnp.stack([image, random_resized_crop(image, key, area=(smallest, largest))])
 
     def objective(scores: Scores) -> Objective:
         rewards = options.beta * scores.log_ratios

@@ -42,6 +42,7 @@ class Recipe:
       candidates: which responses are read under which views.
       objective: scores -> losses and metrics.
       needs_reference: whether candidates are scored under the frozen reference too.
+      image_words: whether the objective reads what the image tokens alone say of the words.
       further_turns: whether turns that follow the first answer are read and scored as part of it.
     """
 
@@ -51,6 +52,7 @@ class Recipe:
     candidates: tuple[Candidate, ...]
     objective: Callable[[Scores], Objective]
     needs_reference: bool = True
+    image_words: bool = False
     further_turns: bool = False
 
 

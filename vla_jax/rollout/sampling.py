@@ -69,6 +69,7 @@ def sample(
         if temperature == 0:
             token = jnp.argmax(logits, axis=-1)
         else:
+            assert key is not None
             token = jax.random.categorical(jax.random.fold_in(key, step), logits / temperature)
         log_probs = jax.nn.log_softmax(logits)
         return token.astype(jnp.int32), jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
@@ -105,6 +106,7 @@ def sample(
     first, log_prob = choose(states[:, -1], jnp.int32(0))
     out = write(empty, jnp.int32(0), first, log_prob, jnp.ones(rows, bool))
     carry = (jnp.int32(0), first, first != end_id, seen, cache, out)
+
     def going(carry: tuple) -> Bool[Array, ""]:
         return (carry[0] + 1 < max_new_tokens) & jnp.any(carry[2])
 

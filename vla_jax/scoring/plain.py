@@ -65,7 +65,7 @@ def token_log_probs(
 def _chosen_log_probs(
     params: Params, states: Float[Array, "b c t d"], targets: Int[Array, "b c t"]
 ) -> Float[Array, "b c t"]:
-    """log softmax at the targets, over chunks of tokens so that no [tokens, vocabulary] array exists whole."""
+    """log softmax at the targets, in chunks, so that no [tokens, vocabulary] array exists whole."""
 
     def one(inputs: tuple[Float[Array, " d"], Int[Array, ""]]) -> Float[Array, ""]:
         state, target = inputs

@@ -13,6 +13,7 @@ from vla_jax.models import llava
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params
+from vla_jax.scoring.image_words import image_word_log_likelihood
 from vla_jax.scoring.plain import token_log_probs
 from vla_jax.views import normalise
 
@@ -31,11 +32,14 @@ class Scores(flax.struct.PyTreeNode):
       policy_tokens: float32 log-probabilities under the policy, 0 at padding.
       reference_tokens: the same under the frozen reference; None where the recipe needs none.
       mask: True at tokens that count.
+      image_words: log-likelihood of each candidate's words as read off the image alone (see
+        `image_words.py`); None where the recipe does not ask for it.
     """
 
     policy_tokens: Float[Array, "b c t"]
     reference_tokens: Float[Array, "b c t"] | None
     mask: Bool[Array, "b c t"]
+    image_words: Float[Array, "b c"] | None = None
 
     @property
     def policy(self) -> Float[Array, "b c"]:
@@ -82,6 +86,7 @@ def score(
     views: UInt8[Array, "b v y x 3"],
     prompted: Prompted,
     candidates: Sequence[Candidate],
+    image_words: bool = False,
 ) -> Scores:
     """Scores every candidate under the policy and, where one is given, the reference.
 
@@ -95,12 +100,12 @@ def score(
       views: images, uint8.
       prompted: prompts and responses.
       candidates: which responses are read under which views.
+      image_words: also score what the policy's image tokens alone say.
     """
+    pairs = [(candidate.view, candidate.response) for candidate in candidates]
 
     def run(model: tuple[Params, Adapter | None], features: Float[Array, "b v n d"]) -> Array:
-        return token_log_probs(
-            *model, config, features, *prompted[:4], candidates=[tuple(c) for c in candidates]
-        )
+        return token_log_probs(*model, config, features, *prompted[:4], candidates=pairs)
 
     features = encode_views(config, policy, views)
     reference_tokens = None
@@ -108,7 +113,11 @@ def score(
         shared = _same_eyes(policy, reference)
         own = features if shared else encode_views(config, reference, views)
         reference_tokens = jax.lax.stop_gradient(run(reference, jax.lax.stop_gradient(own)))
-    return Scores(run(policy, features), reference_tokens, prompted.scored[:, [c.response for c in candidates]])
+    bag = None
+    if image_words:
+        bag = image_word_log_likelihood(policy[0], features, prompted.response_tokens, prompted.scored, pairs)
+    scored = prompted.scored[:, [candidate.response for candidate in candidates]]
+    return Scores(run(policy, features), reference_tokens, scored, bag)
 
 
 def encode_views(
@@ -128,6 +137,4 @@ def _same_eyes(policy: tuple[Params, Adapter | None], reference: tuple[Params, A
         return jax.tree.leaves([{k: part.get(k) for k in ("vision", "projector")} for part in model if part])
 
     theirs = eyes(reference)
-    return len(eyes(policy)) == len(theirs) and all(
-        a is b for a, b in zip(eyes(policy), theirs, strict=True)
-    )
+    return len(eyes(policy)) == len(theirs) and all(a is b for a, b in zip(eyes(policy), theirs, strict=True))

@@ -26,12 +26,12 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
       step: updates done.
       trained: the adapter, or all parameters where there is none.
-      optimiser_state: optax's.
+      optimizer_state: optax's.
     """
 
     step: Int[Array, ""]
     trained: Any
-    optimiser_state: optax.OptState
+    optimizer_state: optax.OptState
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,25 @@ class Method:
     Attributes:
       model: shape of the model.
       recipe: the method.
-      optimiser: of the trained tree.
+      optimizer: of the trained tree.
       full: all parameters are trained, not an adapter.
       seed: of the recipe's random views.
     """
 
     model: LlavaConfig
     recipe: Recipe
-    optimiser: optax.GradientTransformation
+    optimizer: optax.GradientTransformation
     full: bool
     seed: int
 
     def init(self, trained: Any) -> TrainState:
         """The state before the first step."""
-        return TrainState(jnp.int32(0), trained, self.optimiser.init(trained))
+        return TrainState(jnp.int32(0), trained, self.optimizer.init(trained))
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a step reads frozen parameters: under an adapter, or as the reference."""
+        return not self.full or self.recipe.needs_reference
 
     def policy(self, trained: Any, base: Params) -> tuple[Params, Adapter | None]:
         """Parameters and adapter of the policy."""
@@ -65,27 +70,34 @@ class Method:
         return (base, None) if self.recipe.needs_reference else None
 
 
-def make_views(method: Method, batch: Batch) -> UInt8[Array, "b v y x 3"]:
+def make_views(recipe: Recipe, batch: Batch, seed: int) -> UInt8[Array, "b v y x 3"]:
     """The recipe's views of every image, their randomness keyed by (seed, record), never by the step."""
 
     def one(image: Array, box: Array, record_id: Array) -> Array:
-        return method.recipe.make_views(image, box, jax.random.fold_in(jax.random.key(method.seed), record_id))
+        return recipe.make_views(image, box, jax.random.fold_in(jax.random.key(seed), record_id))
 
-    return jax.vmap(one)(batch.images, batch.boxes, batch.record_ids)
+    return jax.vmap(one)(*map(jnp.asarray, (batch.images, batch.boxes, batch.record_ids)))
+
+
+def view_strips(recipe: Recipe, batch: Batch, seed: int, limit: int) -> UInt8[Array, "b v y x 3"]:
+    """The views of a batch's first rows, for people to look at."""
+    rows = Batch(*(column[:limit] for column in batch))
+    return jax.jit(make_views, static_argnums=(0, 2))(recipe, rows, seed)
 
 
 def loss_and_metrics(
     method: Method, trained: Any, base: Params, batch: Batch
 ) -> tuple[Float[Array, ""], Metrics]:
     """The batch's loss, sum over sum, and its metrics; rows of weight 0 count in neither."""
-    prompted = Prompted(*batch[2:7])
+    prompted = Prompted(*map(jnp.asarray, batch[2:7]))
     scores = score(
         method.model,
         method.policy(trained, base),
         method.reference(base),
-        make_views(method, batch),
+        make_views(method.recipe, batch, method.seed),
         prompted,
         method.recipe.candidates,
+        method.recipe.image_words,
     )
     losses, denominators, metrics = method.recipe.objective(scores)
     present, rows = batch.weights > 0, jnp.maximum(batch.weights.sum(), 1.0)
@@ -108,9 +120,9 @@ def make_step(
             return loss_and_metrics(method, trained, base, batch)
 
         gradients, metrics = jax.grad(loss_of, has_aux=True)(state.trained)
-        updates, optimiser_state = method.optimiser.update(gradients, state.optimiser_state, state.trained)
+        updates, optimizer_state = method.optimizer.update(gradients, state.optimizer_state, state.trained)
         metrics = {**metrics, "grad_norm": optax.global_norm(gradients)}
         trained = optax.apply_updates(state.trained, updates)
-        return TrainState(state.step + 1, trained, optimiser_state), metrics
+        return TrainState(state.step + 1, trained, optimizer_state), metrics
 
     return jax.jit(step, donate_argnums=0)

@@ -28,7 +28,9 @@ def random_resized_crop(
     Source: mDPO (arXiv:2406.11839), section 4.1: 1-20 % of the image.
     """
     if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
-        raise ValueError(f"random_resized_crop: {area=} and {aspect=} must be ordered and positive, area <= 1")
+        raise ValueError(
+            f"random_resized_crop: {area=} and {aspect=} must be ordered and positive, area <= 1"
+        )
     height, width = image.shape[:2]
     area_key, aspect_key, x_key, y_key = jax.random.split(key, 4)
     share = jax.random.uniform(area_key, minval=area[0], maxval=area[1])

@@ -33,7 +33,9 @@ def progressive_masks(
     """
     if num_views < 2:
         raise ValueError(f"{num_views=}: a list needs at least 2 views")
-    masked = [masked_rectangle(box, i / (num_views - 1), image.shape[0], image.shape[1]) for i in range(num_views)]
+    masked = [
+        masked_rectangle(box, i / (num_views - 1), image.shape[0], image.shape[1]) for i in range(num_views)
+    ]
     views = []
     for rectangle in masked:
         view = jnp.where(_inside(rectangle, *image.shape[:2])[..., None], 0, image)
@@ -41,9 +43,7 @@ def progressive_masks(
     return jnp.stack(views).astype(jnp.uint8)
 
 
-def masked_rectangle(
-    box: Float[Array, "4"], share: float, height: int, width: int
-) -> Float[Array, "4"]:
+def masked_rectangle(box: Float[Array, "4"], share: float, height: int, width: int) -> Float[Array, "4"]:
     """The part of `box` that is masked: whole pixels, growing from the side nearest the image border.
 
     Ties go to the left side, then top, right, bottom.

@@ -52,6 +52,6 @@ COLOURS: dict[str, RGB] = {
 }
 
 # Side of the square an object is drawn in, as a fraction of the image's side.
-SIZES: dict[str, float] = {"small": 0.25, "medium": 0.33, "large": 0.43}
+SIZES: dict[str, float] = {"small": 1 / 4, "medium": 1 / 3, "large": 5 / 12}
 # "medium" is what goes without saying.
 SIZE_ADJECTIVES = ("small", "large")

@@ -28,6 +28,8 @@ class WorldConfig:
       cooccurrence: probability that an anchor's partner is in a biased scene too.
       duplicates: probability that a category has two instances, alike in colour and size.
       min_visible: fraction of every object's area that other objects leave visible.
+      grid: centres of objects lie on this many lines a side (a small tower learns shapes sooner when they
+        come at few offsets from its patches); 0 puts them anywhere.
       prior_mentions: probability that the biased annotator mentions an anchor's absent partner.
       colour_words: probability that a mention names the colour.
       size_words: probability that a mention of a small or a large object names the size.
@@ -52,9 +54,10 @@ class WorldConfig:
     cooccurrence: float = 0.8
     duplicates: float = 0.1
     min_visible: float = 0.7
+    grid: int = 12
     prior_mentions: float = 0.5
-    colour_words: float = 0.5
-    size_words: float = 0.3
+    colour_words: float = 0.2
+    size_words: float = 0.1
     max_sentences: int = 2
     questions_per_record: int = 3
     caption_first: float = 0.5
@@ -81,6 +84,7 @@ class WorldConfig:
         self._require("max_anchors", self.max_anchors >= 1, "at least 1")
         self._require("popularity_exponent", self.popularity_exponent >= 0, "0 (no favourites) or more")
         self._require("min_visible", 0.5 <= self.min_visible <= 0.9, "from 0.5 to 0.9")
+        self._require("grid", self.grid == 0 or self.grid >= 6, "0 (anywhere) or at least 6 lines")
         self._require("max_sentences", self.max_sentences >= 1, "at least 1")
         self._require("questions_per_record", 0 <= self.questions_per_record <= 8, "from 0 to 8")
         self._require(

@@ -100,7 +100,7 @@ def _distance(subject: SceneObject, other: SceneObject, relation: Relation) -> f
 
 
 _KINDS = (_existence, _number, _colour, _place)
-_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
+_WEIGHTS = (0.55, 0.15, 0.15, 0.15)
 
 
 def every_question_word() -> Iterable[Turn]:

@@ -3,6 +3,7 @@
 A scene knows no pixels: positions and sizes are fractions of the image's side, so it renders at any size.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -140,26 +141,26 @@ def _composed(
         if chance(rng, config.duplicates) and spare > 0:
             kinds.append(kind)
             spare -= 1
-    return Scene(_laid_out(rng, kinds, config.min_visible), draw_background(rng), anchors)
+    return Scene(_laid_out(rng, kinds, config), draw_background(rng), anchors)
 
 
 def _laid_out(
-    rng: np.random.Generator, kinds: Sequence[SceneObject], min_visible: float
+    rng: np.random.Generator, kinds: Sequence[SceneObject], config: WorldConfig
 ) -> tuple[SceneObject, ...]:
     """The objects at free places, in random depth; where they find no room, all become a size smaller."""
     for _ in range(_LAYOUTS_TRIED):
-        placed = _placed(rng, shuffled(rng, kinds), 1 - min_visible)
+        placed = _placed(rng, shuffled(rng, kinds), 1 - config.min_visible, config.grid)
         if placed is not None:
             return placed
         kinds = [replace(kind, size=_SMALLER[kind.size]) for kind in kinds]
     raise RuntimeError(
-        f"{len(kinds)} objects found no places that leave {min_visible:.0%} of each visible; "
+        f"{len(kinds)} objects found no places that leave {config.min_visible:.0%} of each visible; "
         "lower WorldConfig.min_visible or WorldConfig.max_objects"
     )
 
 
 def _placed(
-    rng: np.random.Generator, kinds: Sequence[SceneObject], max_hidden: float
+    rng: np.random.Generator, kinds: Sequence[SceneObject], max_hidden: float, grid: int
 ) -> tuple[SceneObject, ...] | None:
     """Objects put down one by one, each in front of those before it; None where one finds no place.
 
@@ -172,7 +173,7 @@ def _placed(
     for kind in kinds:
         side = SIZES[kind.size]
         for u, v in rng.random((_PLACES_TRIED, 2)).tolist():
-            thing = replace(kind, x=side / 2 + u * (1 - side), y=side / 2 + v * (1 - side))
+            thing = replace(kind, x=_centre(u, side, grid), y=_centre(v, side, grid))
             extent = thing.extent
             total = [before + _overlap(extent, other) for before, other in zip(hidden, extents, strict=True)]
             if all(area <= max_hidden * other.area for area, other in zip(total, placed, strict=True)):
@@ -183,6 +184,14 @@ def _placed(
         extents.append(extent)
         hidden = [*total, 0.0]
     return tuple(placed)
+
+
+def _centre(share: float, side: float, grid: int) -> float:
+    """A centre at `share` of the room a figure of this side has, on a line of the grid if there is one."""
+    if not grid:
+        return side / 2 + share * (1 - side)
+    first, last = math.ceil(side / 2 * grid - 1e-9), math.floor((1 - side / 2) * grid + 1e-9)
+    return (first + math.floor(share * (last - first + 1))) / grid
 
 
 def _overlap(a: _Extent, b: _Extent) -> float:

@@ -31,6 +31,7 @@ class _Stream(IntEnum):
     EVALUATION = 3
     LABEL_FLIPS = 4
     PROBES = 5
+    TAGS = 6
 
 
 class _World(ABC):
@@ -104,6 +105,34 @@ class SupervisedWorld(_World):
         turns = draw_questions(rng, scene, config.questions_per_record)
         place = 0 if chance(rng, config.caption_first) else between(rng, 0, len(turns))
         return scene, (*turns[:place], caption, *turns[place:])
+
+
+class TagWorld(_World):
+    """Unbiased scenes with tags: the name of everything in them and no other word.
+
+    What teaches a vision tower soonest: nothing in the answer is a matter of taste.
+
+    Args:
+      config: the world.
+      size: number of records.
+    """
+
+    _stream = _Stream.TAGS
+
+    def scene(self, index: int) -> Scene:
+        """The unbiased scene of the record at `index`."""
+        return unbiased_scene(self._generator(index), self.config)
+
+    def __getitem__(self, index: int) -> Record:
+        scene = self.scene(index)
+        image, objects = render(scene, self.config.image_size)
+        return Record(
+            key=self._key(index),
+            image=image,
+            question=CAPTION_QUESTIONS[0],
+            responses={CHOSEN: ", ".join(sorted(scene.names)) + "."},
+            objects=tuple(objects),
+        )
 
 
 class PreferenceWorld(_World):

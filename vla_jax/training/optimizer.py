@@ -11,7 +11,7 @@ Schedule = Callable[[jax.Array | int], jax.Array | float]
 
 
 @dataclass(frozen=True)
-class OptimiserConfig:
+class OptimizerConfig:
     """AdamW and its schedule.
 
     Attributes:
@@ -32,12 +32,10 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"optimiser.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}"
-            )
+            raise ValueError(f"optimizer.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
 
 
-def make_schedule(config: OptimiserConfig, steps: int) -> Schedule:
+def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
     """Learning rate of each step of a run of `steps`."""
     warmup = round(config.warmup_ratio * steps)
     rest, peak = max(steps - warmup, 1), config.learning_rate
@@ -46,11 +44,13 @@ def make_schedule(config: OptimiserConfig, steps: int) -> Schedule:
         "linear": optax.linear_schedule(peak, 0.0, rest),
         "cosine": optax.cosine_decay_schedule(peak, rest),
     }
-    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup) if warmup else optax.constant_schedule(peak)
+    rise = (
+        optax.linear_schedule(peak / (warmup + 1), peak, warmup) if warmup else optax.constant_schedule(peak)
+    )
     return optax.join_schedules([rise, falls[config.schedule]], [warmup])
 
 
-def make_optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """AdamW behind global-norm clipping."""
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),

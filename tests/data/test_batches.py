@@ -1,0 +1,136 @@
+"""Batches: the same from any start and with any threads, padded as documented, bad records at weight 0."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.small_models import tiny_tokenizer
+from vla_jax.data import (
+    CHOSEN,
+    REJECTED,
+    BatchPlan,
+    DataError,
+    Encoder,
+    Object,
+    Record,
+    RecordReport,
+    batches,
+)
+from vla_jax.data.batches import collate
+
+ENCODER = Encoder(tiny_tokenizer(), 24, 4, (CHOSEN, REJECTED), max_prompt_length=40, max_completion_length=24)
+QUESTIONS = ["What is it?", "Describe the image in a sentence.", "A cat?"]
+ANSWERS = ["A cat.", "Two red dogs on the grass.", "No."]
+BAD = 4
+
+
+def record(index):
+    boxes = {"objects": (Object("cat", (1.0, 2.0, 9.0, 9.0)),)} if index % 2 else {}
+    return Record(
+        key=f"line {index}",
+        image=np.full((20, 30, 3), index, np.uint8),
+        question=QUESTIONS[index % 3],
+        responses={CHOSEN: ANSWERS[index % 3], REJECTED: ANSWERS[(index + 1) % 3]},
+        **boxes,
+    )
+
+
+GOOD = [record(index) for index in range(7)]
+WITH_BAD = [replace(r, responses={CHOSEN: "A."}) if i == BAD else r for i, r in enumerate(GOOD)]
+PLAN = BatchPlan(len(GOOD), 3, seed=0)
+
+
+def equal(ours, theirs):
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("start", [0, 2, 5])
+def test_batches_are_the_same_from_any_start_and_with_any_number_of_threads(start, threads):
+    expected = [
+        collate([ENCODER.encode(GOOD[i]) for i in PLAN.indices(step)], ENCODER) for step in range(start, 6)
+    ]
+    made = list(batches(GOOD, ENCODER, PLAN, start=start, stop=6, threads=threads))
+    assert len(made) == 6 - start
+    assert all(map(equal, made, expected))
+
+
+def test_no_steps_give_no_batches():
+    assert list(batches(GOOD, ENCODER, PLAN, start=3, stop=3)) == []
+
+
+@pytest.mark.smoke
+def test_prompts_are_padded_on_the_left_and_responses_on_the_right():
+    rows = [ENCODER.encode(r) for r in GOOD[:3]]
+    batch = collate(rows, ENCODER)
+    assert batch.prefix_tokens.shape == (3, 40) and batch.response_tokens.shape == (3, 2, 24)
+    for i, row in enumerate(rows):
+        length = len(row.prefix)
+        np.testing.assert_array_equal(batch.prefix_tokens[i, -length:], row.prefix)
+        np.testing.assert_array_equal(batch.prefix_mask[i], np.arange(40) >= 40 - length)
+        for j, (ids, scored) in enumerate(zip(row.responses, row.scored, strict=True)):
+            np.testing.assert_array_equal(batch.response_tokens[i, j, : len(ids)], ids)
+            np.testing.assert_array_equal(batch.response_mask[i, j], np.arange(24) < len(ids))
+            np.testing.assert_array_equal(batch.scored[i, j, : len(ids)], scored)
+    assert not batch.prefix_tokens[~batch.prefix_mask].any()
+    assert not batch.response_tokens[~batch.response_mask].any()
+    assert not batch.scored[~batch.response_mask].any()
+
+
+def test_images_boxes_ids_and_weights_are_those_of_the_records():
+    rows = [ENCODER.encode(r) for r in GOOD]
+    batch = collate(rows, ENCODER)
+    for i, row in enumerate(rows):
+        np.testing.assert_array_equal(batch.images[i], row.image)
+        np.testing.assert_array_equal(batch.boxes[i], row.box)
+        assert batch.record_ids[i] == row.record_id
+    assert (batch.weights == 1).all()
+    kinds = [np.uint8, np.float32, np.int32, bool, np.int32, bool, bool, np.uint32, np.float32]
+    assert [column.dtype for column in batch] == kinds
+
+
+def test_prompts_and_responses_that_just_fit_fill_their_rows():
+    row = ENCODER.encode(GOOD[1])
+    encoder = replace(ENCODER, max_prompt_length=len(row.prefix), max_completion_length=len(row.responses[0]))
+    batch = collate([encoder.encode(GOOD[1])], encoder)
+    assert batch.prefix_mask.all() and batch.response_mask[0, 0].all()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_bad_record_becomes_a_row_of_weight_0_and_is_reported_once(threads):
+    report = RecordReport()
+    made = list(
+        batches(WITH_BAD, ENCODER, PLAN, stop=7, skip_bad_records=True, report=report, threads=threads)
+    )
+    good = list(batches(GOOD, ENCODER, PLAN, stop=7))
+    for step, (batch, reference) in enumerate(zip(made, good, strict=True)):
+        bad = PLAN.indices(step) == BAD
+        np.testing.assert_array_equal(batch.weights, ~bad)
+        # One valid token, nothing scored; the other rows are as if it were not there.
+        assert (batch.prefix_mask[bad].sum(1) == 1).all()
+        assert not batch.scored[bad].any() and not batch.images[bad].any()
+        assert all(np.array_equal(a[~bad], b[~bad]) for a, b in zip(batch, reference, strict=True))
+    assert list(report.bad) == ["data, line 4"]
+    (error,) = report.bad.values()
+    assert "there is no 'rejected' response" in error.problem
+    assert sum(report.origins.values()) == len(GOOD) - 1
+    assert report.origins == {
+        "box of an object the texts name": 2,
+        "first box given": 1,
+        "central object prior": 3,
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_bad_record_is_an_error_unless_skipped(threads):
+    with pytest.raises(DataError, match="data, line 4: there is no 'rejected' response"):
+        list(batches(WITH_BAD, ENCODER, PLAN, stop=3, threads=threads))
+
+
+def test_truncated_records_are_reported():
+    report = RecordReport()
+    list(batches(GOOD, replace(ENCODER, max_completion_length=6), PLAN, stop=3, report=report))
+    encoded = [ENCODER.encode(r) for r in GOOD]
+    expected = {row.record_id for row in encoded if max(map(len, row.responses)) > 6}
+    assert expected and report.truncated == expected

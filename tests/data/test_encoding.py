@@ -1,0 +1,200 @@
+"""Records as token ids: what the chat template renders, what is scored, what is refused."""
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.small_models import tiny_tokenizer
+from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Object, Record, Turn
+
+TOKENIZER = tiny_tokenizer()
+IMAGE_ID = TOKENIZER.convert_tokens_to_ids("<image>")
+NUM_IMAGE_TOKENS = 4
+ENCODER = Encoder(
+    TOKENIZER, 24, NUM_IMAGE_TOKENS, (CHOSEN, REJECTED), max_prompt_length=200, max_completion_length=400
+)
+RECORD = Record(
+    key="line 7",
+    image=np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8),
+    question="What is in the image?",
+    responses={CHOSEN: "A red cat. It sits.", REJECTED: "A blue dog, 狗."},
+    further_turns=(Turn("How many?", "Just one."), Turn("Sure?", "Yes, it is!")),
+    objects=(Object("cat", (4.0, 5.0, 20.0, 25.0)),),
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
+    lambda t: t.strip() and not any(token in t for token in TOKENIZER.all_special_tokens)
+)
+
+
+def rendered(record, answer, further_turns=()):
+    """The whole conversation as the chat template writes it."""
+    turns = [Turn(record.question, answer), *further_turns]
+    messages = []
+    for i, turn in enumerate(turns):
+        image = [{"type": "image"}] if i == 0 else []
+        messages.append({"role": "user", "content": [*image, {"type": "text", "text": turn.question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
+    return TOKENIZER.apply_chat_template(messages, tokenize=False)
+
+
+def in_one_go(text):
+    """Ids of a whole render, the image placeholder repeated for each image token."""
+    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    return [i for token in ids for i in [token] * (NUM_IMAGE_TOKENS if token == IMAGE_ID else 1)]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("place, role", [(0, CHOSEN), (1, REJECTED)])
+def test_prompt_and_response_are_the_rendered_conversation_tokenised_in_one_go(place, role):
+    encoded = ENCODER.encode(RECORD)
+    joined = [*encoded.prefix, *encoded.responses[place]]
+    assert joined == in_one_go(rendered(RECORD, RECORD.responses[role]))
+
+
+@given(question=texts, answer=texts)
+@settings(max_examples=50, deadline=None)
+def test_so_are_those_of_any_question_and_answer(question, answer):
+    record = replace(RECORD, question=question, responses={CHOSEN: answer, REJECTED: "No."})
+    encoded = ENCODER.encode(record)
+    assert [*encoded.prefix, *encoded.responses[0]] == in_one_go(rendered(record, answer))
+    assert encoded.scored[0].all()
+
+
+def test_the_prompt_alone_is_the_records_prefix():
+    encoded = ENCODER.encode(RECORD)
+    np.testing.assert_array_equal(encoded.prefix, ENCODER.prompt(RECORD.question))
+    assert (encoded.prefix == IMAGE_ID).sum() == NUM_IMAGE_TOKENS
+    assert TOKENIZER.decode(encoded.prefix).endswith("ASSISTANT:")
+
+
+def test_the_whole_answer_and_its_end_of_sequence_are_scored():
+    encoded = ENCODER.encode(RECORD)
+    for ids, scored, role in zip(encoded.responses, encoded.scored, (CHOSEN, REJECTED), strict=True):
+        assert scored.all() and scored.shape == ids.shape
+        assert ids[-1] == TOKENIZER.eos_token_id
+        assert TOKENIZER.decode(ids) == f" {RECORD.responses[role]}</s>"
+
+
+def test_a_template_that_closes_no_answer_gets_its_end_of_sequence():
+    tokenizer = tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ eos_token }}", "")
+    ids = replace(ENCODER, tokenizer=tokenizer).encode(RECORD)
+    assert ids.responses[0][-1] == tokenizer.eos_token_id and ids.scored[0][-1]
+
+
+def test_of_several_turns_exactly_the_answers_are_scored():
+    encoded = replace(ENCODER, further_turns=True).encode(RECORD)
+    ids, scored = encoded.responses[0], encoded.scored[0]
+    conversation = rendered(RECORD, RECORD.responses[CHOSEN], RECORD.further_turns)
+    assert [*encoded.prefix, *ids] == in_one_go(conversation)
+    edges = np.flatnonzero(np.diff([0, *scored, 0]))
+    spans = [TOKENIZER.decode(ids[start:end]) for start, end in edges.reshape(-1, 2)]
+    assert spans == [" A red cat. It sits.</s>", " Just one.</s>", " Yes, it is!</s>"]
+
+
+def test_further_turns_follow_the_chosen_answer_only():
+    with_turns, without = replace(ENCODER, further_turns=True).encode(RECORD), ENCODER.encode(RECORD)
+    np.testing.assert_array_equal(with_turns.responses[1], without.responses[1])
+    assert len(with_turns.responses[0]) > len(without.responses[0])
+
+
+def test_responses_over_the_limit_are_cut_and_counted():
+    whole = ENCODER.encode(RECORD)
+    longest = max(map(len, whole.responses))
+    shortest = min(map(len, whole.responses))
+    assert shortest < longest
+    for limit, truncated in [(longest, 0), (longest - 1, 1), (shortest - 1, 2), (2, 2)]:
+        encoded = replace(ENCODER, max_completion_length=limit).encode(RECORD)
+        assert encoded.truncated == truncated
+        for cut, full, scored in zip(encoded.responses, whole.responses, encoded.scored, strict=True):
+            np.testing.assert_array_equal(cut, full[:limit])
+            assert scored.shape == cut.shape
+
+
+def test_the_image_is_fitted_and_the_key_object_placed_in_it():
+    encoded = ENCODER.encode(RECORD)
+    assert encoded.image.shape == (24, 24, 3) and encoded.image.dtype == np.uint8
+    # 40 x 30 pixels become 24 x 24: padded by 5 above and below, scaled by 0.6.
+    np.testing.assert_allclose(encoded.box, [2.4, 6.0, 12.0, 18.0], rtol=1e-6)
+    assert encoded.box_origin == "box of an object the texts name"
+
+
+def test_the_records_id_hashes_its_key():
+    assert ENCODER.encode(RECORD).record_id == zlib.crc32(b"line 7")
+
+
+def with_responses(**responses):
+    return replace(RECORD, responses=responses)
+
+
+@pytest.mark.parametrize(
+    "encoder, record, problem, remedy",
+    [
+        (
+            replace(ENCODER, max_prompt_length=12),
+            RECORD,
+            r"the prompt is \d+ tokens long, 4 of them the image's, and the limit is 12",
+            "raise data.max_prompt_length",
+        ),
+        (ENCODER, with_responses(chosen="A cat."), "there is no 'rejected' response", "add a 'rejected'"),
+        (ENCODER, with_responses(rejected="A cat."), "there is no 'chosen' response", "add a 'chosen'"),
+        (
+            ENCODER,
+            with_responses(chosen=" \n", rejected="A."),
+            "the 'chosen' response is empty",
+            "give it a text",
+        ),
+        (
+            ENCODER,
+            replace(RECORD, question="What is <image> about?"),
+            "holds 2 <image> placeholders for one image",
+            "take <image> out of the question",
+        ),
+        (
+            ENCODER,
+            with_responses(chosen="An <image> of a cat.", rejected="A."),
+            "<image> placeholder",
+            "take <image> out of",
+        ),
+        (
+            replace(ENCODER, further_turns=True),
+            replace(RECORD, further_turns=(Turn("And <image>?", "Yes."),)),
+            "<image> placeholder",
+            "take <image> out of",
+        ),
+    ],
+    ids=[
+        "prompt too long",
+        "no rejected",
+        "no chosen",
+        "empty",
+        "image in question",
+        "in answer",
+        "in a turn",
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_records_name(encoder, record, problem, remedy):
+    with pytest.raises(DataError, match=problem) as caught:
+        encoder.encode(record, "pairs.jsonl")
+    assert str(caught.value).startswith("pairs.jsonl, line 7: ")
+    assert remedy in caught.value.remedy and "\n" not in str(caught.value)
+
+
+def test_a_template_without_a_place_for_the_image_is_refused():
+    tokenizer = tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<image>\n", "")
+    with pytest.raises(DataError, match="holds 0 <image> placeholders"):
+        replace(ENCODER, tokenizer=tokenizer).encode(RECORD)
+
+
+def test_a_template_that_rewrites_the_prompt_once_answered_is_refused():
+    tokenizer = tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = (
+        "{% if not add_generation_prompt %}Answered: {% endif %}" + tokenizer.chat_template
+    )
+    with pytest.raises(DataError, match="renders the prompt differently once it is answered"):
+        replace(ENCODER, tokenizer=tokenizer).encode(RECORD)

@@ -1,0 +1,72 @@
+"""Which object an answer is about: LPOI's order of the search, then the fallbacks."""
+
+import numpy as np
+import pytest
+
+from vla_jax.data import Object, Record
+from vla_jax.data.key_object import CENTRAL, NAMED, UNNAMED, key_object
+
+BOXES = {
+    "cat": (0.0, 0.0, 10.0, 10.0),
+    "dog": (10.0, 0.0, 20.0, 10.0),
+    "dining table": (20.0, 0.0, 30.0, 10.0),
+    "bus": (30.0, 0.0, 40.0, 10.0),
+}
+
+
+def record(*names, question="What is it?", unboxed=()):
+    objects = [Object(name, BOXES[name]) for name in names] + [Object(name) for name in unboxed]
+    return Record("key", np.zeros((40, 80, 3), np.uint8), question, {}, objects=tuple(objects))
+
+
+def found(record, answer):
+    box, origin = key_object(record, answer)
+    assert origin == NAMED
+    return next(name for name, known in BOXES.items() if known == box)
+
+
+@pytest.mark.smoke
+def test_the_answers_first_sentence_comes_before_the_question_and_that_before_the_rest():
+    asked = record("cat", "dog", "bus", question="Is there a dog?")
+    assert found(asked, "A bus stands there. The cat sleeps.") == "bus"
+    assert found(asked, "It is sunny. The cat sleeps.") == "dog"
+    assert found(record("cat", "dog"), "It is sunny. The cat sleeps.") == "cat"
+
+
+def test_of_a_sentences_objects_the_first_named_is_taken_not_the_first_listed():
+    assert found(record("cat", "dog"), "A dog chases a cat.") == "dog"
+
+
+@pytest.mark.parametrize(
+    "answer, name",
+    [
+        ("Two cats.", "cat"),
+        ("Two buses.", "bus"),
+        ("A CAT.", "cat"),
+        ("Dining tables everywhere.", "dining table"),
+        ("The cat's tail, a dog.", "cat"),
+    ],
+)
+def test_plurals_and_capitals_are_names_too(answer, name):
+    assert found(record("dog", "bus", "cat", "dining table"), answer) == name
+
+
+@pytest.mark.parametrize("answer", ["A catalogue.", "A bobcat.", "A table.", "Scattered."])
+def test_parts_of_words_are_no_names(answer):
+    assert key_object(record("cat", "dining table"), answer).origin == UNNAMED
+
+
+def test_a_named_object_without_a_box_is_passed_over():
+    assert found(record("dog", unboxed=["cat"]), "A cat and a dog.") == "dog"
+
+
+def test_without_a_name_that_matches_the_first_box_is_taken():
+    assert key_object(record("dog", "cat"), "A tree.") == (BOXES["dog"], UNNAMED)
+    nameless = Record("key", np.zeros((40, 80, 3), np.uint8), "?", {}, objects=(Object("", BOXES["bus"]),))
+    assert key_object(nameless, "A bus.") == (BOXES["bus"], UNNAMED)
+
+
+@pytest.mark.parametrize("unboxed", [(), ("cat",)])
+def test_without_any_box_the_centre_of_the_image_is_taken(unboxed):
+    # The central half of each side of an 80 x 40 image.
+    assert key_object(record(unboxed=unboxed), "A cat.") == ((20.0, 10.0, 60.0, 30.0), CENTRAL)

@@ -1,0 +1,314 @@
+"""The JSON-lines reader: every accepted form of a record, and one line of advice for every malformed one."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.shared_data import shared
+from vla_jax.data import CHOSEN, REJECTED, DataError, Object
+from vla_jax.data.preference_folder import BOX_FORMATS, PreferenceFolder
+
+WIDTH, HEIGHT = 40, 20
+PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+LINE = {"image": "images/a.png", "question": "What is it?", "chosen": "A cat.", "rejected": "A dog."}
+CAT, DOG = (2.0, 4.0, 20.0, 10.0), (10.0, 0.0, 40.0, 20.0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(PIXELS).save(tmp_path / "images" / "a.png")
+    return tmp_path
+
+
+def write(folder: Path, *lines) -> Path:
+    """A JSON-lines file; dicts are dumped, bytes are written as they are."""
+    path = folder / "pairs.jsonl"
+    path.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines) + b"\n")
+    return path
+
+
+def read(folder: Path, *lines, **options):
+    return PreferenceFolder(write(folder, *lines), **options)
+
+
+def only(folder: Path, line, **options):
+    return read(folder, line, **options)[0]
+
+
+def without(*fields, **changed):
+    return {k: v for k, v in LINE.items() if k not in fields} | changed
+
+
+# --- what is accepted --------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+def test_a_line_becomes_a_record(folder):
+    record = only(folder, LINE)
+    assert (record.key, record.question) == ("line 1", "What is it?")
+    assert record.responses == {CHOSEN: "A cat.", REJECTED: "A dog."}
+    assert record.objects == () and record.further_turns == ()
+    np.testing.assert_array_equal(record.image, PIXELS)
+
+
+def test_records_keep_their_line_numbers_over_blank_lines(folder):
+    source = read(folder, LINE, b"", b"  ", without(chosen="Two."))
+    assert [source[i].key for i in range(len(source))] == ["line 1", "line 4"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        without("image", images=["images/a.png"]),
+        without(image=["images/a.png"]),
+        without("question", prompt="<image>\nWhat is it?"),
+        without("question", prompt="What is it? <image>"),
+    ],
+    ids=["images", "image as a list", "prompt, image first", "prompt, image last"],
+)
+def test_other_names_of_image_and_question(folder, fields):
+    record = only(folder, fields)
+    assert record.question == "What is it?" and record.image.shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize(
+    "mode, kind", [("L", "png"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("1", "png")]
+)
+def test_images_of_any_mode_become_rgb(folder, mode, kind):
+    Image.fromarray(PIXELS).convert(mode).save(folder / "images" / f"b.{kind}")
+    image = only(folder, without(image=f"images/b.{kind}")).image
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_line_ends_of_both_worlds_are_read(folder, newline):
+    path = folder / "pairs.jsonl"
+    path.write_bytes(newline.join([json.dumps(LINE).encode()] * 3))
+    assert len(PreferenceFolder(path)) == 3
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
+    assert len(read(folder, b"\xef\xbb\xbf" + json.dumps(LINE).encode(), LINE)) == 2
+
+
+def test_unicode_is_kept(folder):
+    line = without(chosen="Eine Kätzin 猫.\u2028Ja.")
+    record = only(folder, json.dumps(line, ensure_ascii=False).encode())
+    assert record.responses[CHOSEN] == "Eine Kätzin 猫.\u2028Ja."
+
+
+cat_box, dog_box = list(map(int, CAT)), list(map(int, DOG))
+
+
+@pytest.mark.parametrize(
+    "fields, objects",
+    [
+        ({}, []),
+        ({"objects": ["cat"]}, [("cat", None)]),
+        ({"boxes": None, "objects": None}, []),
+        ({"boxes": [cat_box, dog_box]}, [("", CAT), ("", DOG)]),
+        ({"boxes": [cat_box, dog_box], "objects": ["cat", "dog"]}, [("cat", CAT), ("dog", DOG)]),
+        ({"boxes": [cat_box], "objects": ["cat", "dog"]}, [("", CAT), ("cat", None), ("dog", None)]),
+        ({"boxes": [{"box": cat_box, "name": "cat"}]}, [("cat", CAT)]),
+        ({"boxes": [{"bbox": cat_box, "category": "cat"}]}, [("cat", CAT)]),
+        ({"boxes": [{"bbox": cat_box, "label": "cat"}]}, [("cat", CAT)]),
+        ({"boxes": [{"box": cat_box, "object": "cat"}]}, [("cat", CAT)]),
+        ({"boxes": [{"box": cat_box}]}, [("", CAT)]),
+        ({"boxes": [{"box": cat_box, "name": "cat"}, dog_box]}, [("cat", CAT), ("", DOG)]),
+        ({"boxes": {"cat": cat_box, "dog": dog_box}}, [("cat", CAT), ("dog", DOG)]),
+        ({"boxes": {"cat": [cat_box, dog_box]}}, [("cat", CAT), ("cat", DOG)]),
+        ({"boxes": {"cat": cat_box}, "objects": ["cat", "dog"]}, [("cat", CAT), ("dog", None)]),
+    ],
+)
+def test_every_form_of_boxes(folder, fields, objects):
+    assert only(folder, LINE | fields).objects == tuple(Object(name, box) for name, box in objects)
+
+
+@pytest.mark.parametrize(
+    "box_format, box",
+    [
+        ("xyxy_pixels", [2, 4, 20, 10]),
+        ("xywh_pixels", [2, 4, 18, 6]),
+        ("xyxy_normalised", [0.05, 0.2, 0.5, 0.5]),
+    ],
+)
+def test_every_box_format_says_the_same(folder, box_format, box):
+    (found,) = only(folder, without(boxes=[box]), box_format=box_format).objects
+    assert found.box == pytest.approx(CAT)
+    assert box_format in BOX_FORMATS
+
+
+def test_a_box_may_leave_the_image_by_a_pixel_of_rounding(folder):
+    (found,) = only(folder, without(boxes=[[-0.5, 0, 40.5, 20.9]])).objects
+    assert found.box == (-0.5, 0.0, 40.5, 20.9)
+
+
+def test_texts_and_names_are_given_without_opening_an_image(folder):
+    lines = [without(image="gone.png", objects=["cat", "dog"]), without("question", prompt="<image>Why?")]
+    source = read(folder, *lines)
+    assert list(source.texts()) == ["What is it?", "A cat.", "A dog.", "Why?", "A cat.", "A dog."]
+    assert source.object_names() == {"cat", "dog"}
+
+
+def test_real_photographs_are_read_whole():
+    path = shared("photos") / "preference.jsonl"
+    source = PreferenceFolder(path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(source) == len(lines) > 0
+    for index, line in enumerate(lines):
+        record = source[index]
+        assert record.key == f"line {index + 1}"
+        assert (record.question, record.responses[CHOSEN]) == (line["question"], line["chosen"])
+        assert [o.name for o in record.objects] == line["objects"]
+        assert record.image.ndim == 3 and min(record.image.shape[:2]) > 100 and record.image.std() > 1
+
+
+# --- what is refused ---------------------------------------------------------------------------------
+
+
+def refused(folder, line, problem, remedy, **options):
+    """Reads `line` as the second of a file, all of it, and checks the one-line error."""
+    with pytest.raises(DataError) as caught:
+        read(folder, LINE, line, **options)[1]
+    message = str(caught.value)
+    assert message.startswith(f"{folder / 'pairs.jsonl'}, line 2: ")
+    assert re.search(problem, caught.value.problem) and remedy in caught.value.remedy
+    assert "\n" not in message
+
+
+MALFORMED = {
+    "truncated line": (json.dumps(LINE).encode()[:-20], "is not valid JSON", "complete or remove the line"),
+    "a list": (b"[1, 2]", "is no JSON object", "write {"),
+    "not UTF-8": (
+        json.dumps(LINE).encode().replace(b"cat", b"c\xe4t"),
+        "is not UTF-8",
+        "save the file as UTF-8",
+    ),
+    "no chosen": (without("chosen"), "has no field 'chosen'", "add 'chosen'"),
+    "no rejected": (without("rejected"), "has no field 'rejected'", "add 'rejected'"),
+    "empty rejected": (without(rejected=" "), "has an empty 'rejected'", "give it a text"),
+    "chosen no text": (without(chosen=["A cat."]), "has a 'chosen' that is no text", "write it as a string"),
+    "no question": (without("question"), "has no field 'question'", "add the user's question"),
+    "empty question": (without(question=""), "has no field 'question'", "add the user's question"),
+    "no image": (without("image"), "names no image", "add 'image'"),
+    "prompt without <image>": (
+        without("question", prompt="What is it?"),
+        "has a 'prompt' with 0 <image> placeholders",
+        "write <image> once in 'prompt'",
+    ),
+    "prompt with two": (
+        without("question", prompt="<image> What? <image>"),
+        "has a 'prompt' with 2 <image> placeholders",
+        "write <image> once in 'prompt'",
+    ),
+    "prompt that asks nothing": (
+        without("question", prompt="<image>\n"),
+        "has no field 'question' \\(or 'prompt'\\)",
+        "add the user's question",
+    ),
+    "question with <image>": (
+        without(question="<image> What?"),
+        "has <image> in 'question'",
+        "remove <image>",
+    ),
+}
+WHEN_READ = {
+    "two images": (without(images=["images/a.png"] * 2), "names 2 images", "give one image a record"),
+    "missing image": (without(image="images/b.png"), "an image that is missing: .*b.png", "restore the file"),
+    "folder as image": (without(image="images"), "an image that cannot be read", "replace the file"),
+    "objects no list": (without(objects="cat"), "has 'objects' that is no list of names", "write ["),
+    "boxes no list": (without(boxes="0 0 4 4"), "has 'boxes' that is no list", "write [["),
+    "box of three": (without(boxes=[[1, 2, 3]]), "a box that is not four numbers", "write [x0, y0, x1, y1]"),
+    "box of words": (without(boxes=[["1", 2, 3, 4]]), "a box that is not four numbers", "write [x0"),
+    "box of nothing": (without(boxes=[{"name": "cat"}]), "a box that is not four numbers", "write [x0"),
+    "box not finite": (
+        without(boxes=[[0, 0, float("nan"), 4]]),
+        "a box that is not four numbers",
+        "write [x0",
+    ),
+    "empty box": (without(boxes=[[5, 5, 5, 9]]), "is empty or leaves its 40x20 image", "data.box_format"),
+    "box outside": (without(boxes=[[5, 5, 60, 9]]), "is empty or leaves its 40x20 image", "data.box_format"),
+    "normalised box": (without(boxes=[[0.1, 0.2, 0.5, 0.9]]), "a box within 1 pixel", "xyxy_normalised"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_line_is_refused_when_the_file_is_opened(folder, case):
+    line, problem, remedy = MALFORMED[case]
+    with pytest.raises(DataError):
+        read(folder, LINE, line)
+    refused(folder, line, problem, remedy)
+
+
+@pytest.mark.parametrize("case", WHEN_READ)
+def test_a_record_that_does_not_fit_its_image_is_refused_when_it_is_read(folder, case):
+    line, problem, remedy = WHEN_READ[case]
+    assert len(read(folder, LINE, line)) == 2
+    refused(folder, line, problem, remedy)
+
+
+def test_pixel_boxes_read_as_shares_are_refused(folder):
+    refused(
+        folder, without(boxes=[cat_box]), "leaves its 40x20 image", "box_format", box_format="xyxy_normalised"
+    )
+
+
+def jpeg(folder):
+    Image.fromarray(PIXELS).save(folder / "whole.jpg")
+    return (folder / "whole.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda folder: b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        lambda folder: jpeg(folder)[: len(jpeg(folder)) // 2],
+        lambda folder: (folder / "images" / "a.png").read_bytes()[:100],
+        lambda folder: b"",
+    ],
+    ids=["html saved as jpg", "truncated jpeg", "truncated png", "empty file"],
+)
+def test_a_file_that_is_no_whole_image_is_refused_by_name(folder, content):
+    (folder / "images" / "b.jpg").write_bytes(content(folder))
+    refused(
+        folder, without(image="images/b.jpg"), r"an image that cannot be read: .*b\.jpg", "replace the file"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_a_file_without_records_is_refused(folder, content):
+    (folder / "pairs.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match="pairs.jsonl, .*: there is no usable record in it; "):
+        PreferenceFolder(folder / "pairs.jsonl")
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(folder):
+    with pytest.raises(DataError, match="absent.jsonl, data.path: there is no such file; give the path"):
+        PreferenceFolder(folder / "absent.jsonl")
+
+
+def test_an_unknown_box_format_is_refused_with_the_known_ones(folder):
+    with pytest.raises(ValueError, match="xyxy_pixels, xywh_pixels, xyxy_normalised"):
+        read(folder, LINE, box_format="cxcywh")
+
+
+# --- skipping ----------------------------------------------------------------------------------------
+
+
+def test_skipping_leaves_bad_lines_out_and_lists_each_of_them(folder):
+    bad = [line for line, _, _ in MALFORMED.values()]
+    source = read(folder, LINE, *bad, without(chosen="Last."), skip_bad_lines=True)
+    assert [source[i].key for i in range(len(source))] == ["line 1", f"line {len(bad) + 2}"]
+    assert [error.record for error in source.bad] == [f"line {2 + i}" for i in range(len(bad))]
+    for error, (_, problem, _) in zip(source.bad, MALFORMED.values(), strict=True):
+        assert re.search(problem, error.problem)
+
+
+def test_a_file_of_bad_lines_only_is_refused_even_when_skipping(folder):
+    with pytest.raises(DataError, match="no usable record"):
+        read(folder, b"{", b"[]", skip_bad_lines=True)

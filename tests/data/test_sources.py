@@ -1,0 +1,93 @@
+"""The source that a configuration names."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vla_jax.data import CHOSEN, REJECTED, DataError
+from vla_jax.data.preference_folder import PreferenceFolder
+from vla_jax.data.sources import SOURCES, corpus, open_evaluation, open_source
+from vla_jax.data.world import EvaluationWorld, PreferenceWorld, SupervisedWorld, WorldConfig
+
+WORLD = WorldConfig(image_size=32)
+
+
+def section(**changed):
+    """A configuration's `data` section."""
+    defaults = {
+        "source": "world_preference",
+        "path": "",
+        "box_format": "xyxy_pixels",
+        "on_bad_record": "error",
+        "size": 20,
+        "flip_labels": False,
+    }
+    return defaults | changed
+
+
+@pytest.fixture
+def file(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    line = {"image": "a.png", "question": "Zebra?", "chosen": "A quokka.", "rejected": "A zebra."}
+    (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(line)}\n{{broken\n")
+    return tmp_path / "pairs.jsonl"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    "name, kind, roles",
+    [
+        ("world_supervised", SupervisedWorld, {CHOSEN}),
+        ("world_preference", PreferenceWorld, {CHOSEN, REJECTED}),
+    ],
+)
+def test_the_worlds_are_opened_by_name(name, kind, roles):
+    source = open_source(section(source=name), WORLD)
+    assert isinstance(source, kind) and len(source) == 20 and name in SOURCES
+    assert set(source[0].responses) == roles and source[0].image.shape == (32, 32, 3)
+
+
+def test_flipped_labels_swap_answers_of_the_same_scenes():
+    plain, flipped = (open_source(section(flip_labels=flip), WORLD) for flip in (False, True))
+    swapped = [
+        (plain[i].responses[CHOSEN], plain[i].responses[REJECTED])
+        == (flipped[i].responses[REJECTED], flipped[i].responses[CHOSEN])
+        for i in range(20)
+    ]
+    assert 0 < sum(swapped) < 20
+    np.testing.assert_array_equal(plain[0].image, flipped[0].image)
+
+
+def test_a_file_is_opened_with_its_box_format_and_its_way_with_bad_records(file):
+    data = section(source="preference_folder", path=str(file), box_format="xywh_pixels", on_bad_record="skip")
+    source = open_source(data, WORLD)
+    assert isinstance(source, PreferenceFolder) and source.box_format == "xywh_pixels"
+    assert len(source) == 1 and len(source.bad) == 1
+    with pytest.raises(DataError, match="line 2"):
+        open_source(data | {"on_bad_record": "error"}, WORLD)
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=f"data.source is 'coco'; choose one of {', '.join(SOURCES)}"):
+        open_source(section(source="coco"), WORLD)
+
+
+def test_an_unknown_way_with_bad_records_is_refused():
+    with pytest.raises(ValueError, match="data.on_bad_record is 'ignore'; choose error or skip"):
+        open_source(section(on_bad_record="ignore"), WORLD)
+
+
+def test_evaluation_is_on_held_out_scenes_or_on_the_users_own_file(file):
+    held_out = open_evaluation(section(), WORLD, 7)
+    assert isinstance(held_out, EvaluationWorld) and len(held_out) == 7
+    own = open_evaluation(section(source="preference_folder", path=str(file), on_bad_record="skip"), WORLD, 7)
+    assert isinstance(own, PreferenceFolder)
+
+
+def test_a_tokenizer_is_trained_on_the_world_and_on_the_file(file):
+    world = list(corpus(section(), WORLD))
+    assert len(world) > 500
+    both = list(corpus(section(source="preference_folder", path=str(file), on_bad_record="skip"), WORLD))
+    assert both == [*world, "Zebra?", "A quokka.", "A zebra."]

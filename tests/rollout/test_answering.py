@@ -1,0 +1,78 @@
+"""Questions in words: each gets its own answer, whatever stands beside it in the batch."""
+
+import numpy as np
+import pytest
+
+from tests.small_models import tiny_model
+from vla_jax.data import DataError, Encoder
+from vla_jax.rollout import Answerer
+
+MODEL = tiny_model()
+QUESTIONS = [
+    "What is in the picture?",
+    "Is there a cat?",
+    "What do you see?",
+    "Describe the picture.",
+    "Why?",
+]
+IMAGES = [
+    np.random.default_rng(i).integers(0, 256, size, np.uint8)
+    for i, size in enumerate([(24, 24, 3), (30, 20, 3), (24, 24, 3), (40, 40, 3), (10, 50, 3)])
+]
+
+
+def answerer(batch_size, **limits):
+    config = MODEL.config
+    encoder = Encoder(
+        MODEL.tokenizer, config.vision.image_size, config.num_image_tokens, (), max_prompt_length=40, **limits
+    )
+    return Answerer(config, MODEL.params, None, encoder, batch_size)
+
+
+@pytest.fixture(scope="module")
+def one_by_one():
+    single = answerer(1)
+    return [
+        single.answer([image], [question], max_new_tokens=5)[0]
+        for image, question in zip(IMAGES, QUESTIONS, strict=True)
+    ]
+
+
+@pytest.mark.smoke
+def test_every_question_gets_an_answer_in_words(one_by_one):
+    assert len(set(one_by_one)) > 1
+    assert all(isinstance(text, str) and text == text.strip() for text in one_by_one)
+    assert not any(special in text for text in one_by_one for special in ("<s>", "</s>", "<image>", "<pad>"))
+
+
+def test_a_filled_up_last_batch_gives_the_same_answers_in_the_same_order(one_by_one):
+    assert answerer(3).answer(IMAGES, QUESTIONS, max_new_tokens=5) == one_by_one
+
+
+def test_progress_counts_the_answers_of_each_batch():
+    counts = []
+    answerer(3).answer(IMAGES, QUESTIONS, max_new_tokens=5, progress=counts.append)
+    assert counts == [3, 2]
+
+
+def test_the_seed_fixes_sampled_answers_and_no_two_batches_share_a_draw():
+    ask, twice = answerer(1), ([IMAGES[0]] * 2, [QUESTIONS[0]] * 2)
+    same, again, other = (
+        ask.answer(*twice, max_new_tokens=5, temperature=1.0, seed=seed) for seed in (0, 0, 1)
+    )
+    assert same == again != other
+    assert same[0] != same[1]
+
+
+def test_no_questions_give_no_answers():
+    assert answerer(3).answer([], [], max_new_tokens=5) == []
+
+
+def test_as_many_questions_as_images_are_needed():
+    with pytest.raises(ValueError, match="5 images but 4 questions; give one each"):
+        answerer(3).answer(IMAGES, QUESTIONS[:4], max_new_tokens=5)
+
+
+def test_a_prompt_that_is_too_long_is_an_error():
+    with pytest.raises(DataError, match="and the limit is 40; prompts are never cut"):
+        answerer(1).answer(IMAGES[:1], ["What is this? " * 20], max_new_tokens=5)

@@ -1,0 +1,67 @@
+"""Asks a model about an image.
+
+python -m vla_jax.generate --model=DIR --image=photo.jpg --question="What is in the picture?"
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image, UnidentifiedImageError
+
+from vla_jax.data import Encoder
+from vla_jax.interop import Model, load_model
+from vla_jax.rollout import Answerer
+
+
+def answerer(model: Model, max_prompt_length: int, batch_size: int = 1) -> Answerer:
+    """A model ready to be asked.
+
+    Args:
+      model: the model.
+      max_prompt_length: most tokens of a prompt, the image's counted; prompts are padded to it.
+      batch_size: questions answered at a time.
+    """
+    encoder = Encoder(
+        tokenizer=model.tokenizer,
+        image_size=model.config.vision.image_size,
+        num_image_tokens=model.config.num_image_tokens,
+        responses=(),
+        max_prompt_length=max_prompt_length,
+    )
+    return Answerer(model.config, model.params, model.adapter, encoder, batch_size)
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    del argv
+    try:
+        model = load_model(Path(_MODEL.value or ""))
+        with Image.open(_IMAGE.value or "") as image:
+            pixels = np.asarray(image.convert("RGB"))
+        # Room for a question of any reasonable length beside the image.
+        asked = answerer(model, model.config.num_image_tokens + 512)
+        (text,) = asked.answer(
+            [pixels],
+            [_QUESTION.value or ""],
+            max_new_tokens=_MAX_NEW_TOKENS.value,
+            temperature=_TEMPERATURE.value,
+            seed=_SEED.value,
+        )
+    except UnidentifiedImageError:
+        sys.exit(f"error: {_IMAGE.value} is no image that PIL can read; give a PNG or JPEG file")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(text)
+
+
+if __name__ == "__main__":
+    _MODEL = flags.DEFINE_string("model", None, "A model folder, or the workdir of a finished run.")
+    _IMAGE = flags.DEFINE_string("image", None, "An image file.")
+    _QUESTION = flags.DEFINE_string("question", None, "What to ask about it.")
+    _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Where the answer is cut.", lower_bound=1)
+    _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 answers greedily.", lower_bound=0.0)
+    _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+    flags.mark_flags_as_required(["model", "image", "question"])
+    app.run(main)

@@ -1,0 +1,214 @@
+"""Trains a model and shows what it did to it.
+
+    python -m vla_jax.train --config=configs/world_lpoi.py --workdir=DIR [--config.a.b=c ...]
+
+Start it again with the same arguments and it goes on where it stopped. The working directory ends up with
+`config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `model/`, `summary.json` and `report.html`.
+"""
+
+import importlib.util
+import itertools
+import json
+import logging
+import shlex
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from vla_jax.data.world import EvaluationWorld
+from vla_jax.evaluate import evaluate, open_scenes, table
+from vla_jax.evaluation.runner import Evaluation
+from vla_jax.interop import Model, load_model, save_model
+from vla_jax.report import GalleryItem, ViewStrip, write_report
+from vla_jax.training.assembly import Run, assemble, fresh_model
+from vla_jax.training.configuration import check, fingerprint, plain
+from vla_jax.training.loop import Diverged, Interrupted
+from vla_jax.training.step import view_strips
+from vla_jax.training.tracking import read_metrics
+from vla_jax.training.workdir import claim, write_json
+
+# The gallery's scenes are drawn this large: a reader should see them better than the model does.
+_GALLERY_SIZE = 216
+
+
+def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any]:
+    """Runs a configuration from its base model to its report, or goes on with it.
+
+    Args:
+      config: see `training.configuration.default_config`.
+      workdir: everything is written here.
+      command: how it was called, for the report.
+
+    Returns:
+      What `summary.json` holds.
+
+    Raises:
+      DataError, WorkdirError, ValueError: where something cannot work; nothing has been written then.
+      Interrupted, Diverged: see `training.loop.fit`.
+    """
+    started = time.time()
+    check(config)
+    if (workdir / "summary.json").is_file():
+        claim(workdir, config)
+        print(f"{workdir} is finished already; its report is {workdir / 'report.html'}")
+        return json.loads((workdir / "summary.json").read_text())
+
+    model = base_model(config)
+    run = assemble(config, model)
+    claim(workdir, config)
+    _announce(run, workdir)
+
+    measured = config.evaluation.scenes > 0
+    aligned = bool(config.base.model or config.base.config)
+    before = _evaluate_once(config, run.model, workdir, "before") if measured and aligned else None
+    trained = run.train(workdir, config.recipe)
+    after = _evaluate_once(config, trained, workdir, "after") if measured else None
+    _write_bad_records(run, workdir)
+
+    summary = {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "steps": config.train.steps,
+        "batch_size": config.train.batch_size,
+        "seconds": round(time.time() - started, 1),
+        "records": len(run.source),
+        "skipped_records": len(run.report.bad),
+        "truncated_records": len(run.report.truncated),
+        "command": command,
+        **{when: dict(e.scores) for when, e in (("before", before), ("after", after)) if e},
+    }
+    save_model(workdir / "model", trained)
+    _report(run, workdir, summary, before, after)
+    write_json(workdir / "summary.json", summary)
+    if after:
+        print(table([(when, e) for when, e in (("before", before), ("after", after)) if e]))
+    print(f"report: {workdir / 'report.html'}")
+    return summary
+
+
+def base_model(config: ConfigDict) -> Model:
+    """The model training starts from: loaded, made once by another configuration, or fresh."""
+    if config.base.model:
+        return load_model(Path(config.base.model))
+    if not config.base.config:
+        return fresh_model(config)
+    base = load_config(Path(config.base.config))
+    for section in config.base.inherit:
+        base[section] = config[section]
+    base.base.cache = config.base.cache
+    folder = (
+        Path(config.base.cache) / f"{Path(config.base.config).stem}-seed{config.seed}-{fingerprint(base)}"
+    )
+    if not (folder / "model").is_dir():
+        print(f"base model: {config.base.config} into {folder}, once")
+        train(base, folder)
+    return load_model(folder)
+
+
+def load_config(path: Path) -> ConfigDict:
+    """What `get_config()` of a config file returns.
+
+    Raises:
+      FileNotFoundError: where there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such config file (paths are relative to where you stand)"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def _announce(run: Run, workdir: Path) -> None:
+    origins = ", ".join(f"{origin} ({count})" for origin, count in run.report.origins.most_common())
+    print(f"{run.config.recipe}: {len(run.source)} records, {len(run.report.bad)} bad, into {workdir}")
+    if len(run.recipe.view_names) > 1:
+        print(f"key objects, of the records read so far: {origins}")
+    _write_bad_records(run, workdir)
+
+
+def _write_bad_records(run: Run, workdir: Path) -> None:
+    """Lists every record that was skipped, with its reason."""
+    if not run.report.bad:
+        return
+    rows = [
+        {"source": e.source, "record": e.record, "problem": e.problem, "remedy": e.remedy}
+        for e in run.report.bad.values()
+    ]
+    (workdir / "bad_records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    print(f"{len(rows)} bad records skipped; they are listed in {workdir / 'bad_records.jsonl'}")
+
+
+def _evaluate_once(config: ConfigDict, model: Model, workdir: Path, when: str) -> Evaluation:
+    """Evaluates, or reads what an earlier start of this run measured."""
+    file = workdir / f"evaluation_{when}.json"
+    if file.is_file():
+        return Evaluation.from_dict(json.loads(file.read_text()))
+    evaluation = evaluate(config, model, f"evaluate {when}")
+    write_json(file, evaluation.to_dict())
+    return evaluation
+
+
+def _report(
+    run: Run, workdir: Path, summary: dict[str, Any], before: Evaluation | None, after: Evaluation | None
+) -> None:
+    size = run.model.config.vision.image_size
+    scenes, vocabulary = open_scenes(run.config, size)
+    if isinstance(scenes, EvaluationWorld):
+        scenes = EvaluationWorld(replace(scenes.config, image_size=_GALLERY_SIZE), len(scenes))
+    gallery = []
+    if before and after:
+        answers = zip(after.records, before.captions, after.captions, strict=True)
+        for index, old, new in itertools.islice(answers, run.config.evaluation.gallery):
+            record = scenes[index]
+            objects = tuple(dict.fromkeys(o.name for o in record.objects if o.name))
+            gallery.append(GalleryItem(record.image, objects, record.question, old, new))
+    batch = next(run.open_batches(0))
+    strips = []
+    for row, views in enumerate(view_strips(run.recipe, batch, run.config.seed, limit=4)):
+        ids = batch.response_tokens[row, 0][batch.response_mask[row, 0]]
+        response = run.model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        strips.append(ViewStrip(np.asarray(views), run.recipe.view_names, response))
+    write_report(
+        workdir / "report.html",
+        title=f"{run.config.recipe} on {run.config.data.source.replace('_', ' ')}",
+        summary=summary,
+        metrics=read_metrics(workdir / "metrics.jsonl"),
+        gallery=gallery,
+        views=strips,
+        vocabulary=vocabulary,
+        config_text=json.dumps(plain(run.config), indent=2),
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    del argv
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    command = shlex.join(["python", "-m", "vla_jax.train", *sys.argv[1:]])
+    try:
+        train(_CONFIG.value, Path(_WORKDIR.value or ""), command)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(130 if error.signal_number == signal.SIGINT else 0)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; go on with the same command")
+    except (ValueError, FileNotFoundError, Diverged) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a config file.")
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

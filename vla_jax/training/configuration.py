@@ -1,0 +1,141 @@
+"""The configuration: every field with its default. A config file starts from here and changes what it must.
+
+`recipe` names a file of `vla_jax/recipes`; `options.<recipe>.*` are that method's own settings. Setting an
+option of another recipe is an error, not a silence.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vla_jax.data.world import WorldConfig
+from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
+from vla_jax.recipes import available, default_options, named
+from vla_jax.training.optimizer import OptimizerConfig
+
+
+def default_config() -> ConfigDict:
+    """All fields. See the comments for those whose names do not say enough."""
+    return ConfigDict(
+        {
+            # Of parameters, data order, random views, and of the built-in world.
+            "seed": 0,
+            "recipe": "sft",
+            "options": {name: default_options(name) for name in available()},
+            # Where training starts. `model`: a model folder or the workdir of a finished run. Else `config`:
+            # the config file of a run that makes one; it is run first, once, and kept under `cache`; the
+            # sections that it should `inherit` are taken from here.
+            # Neither: a fresh model of the shape below.
+            "base": {
+                "model": "",
+                "config": "",
+                "inherit": ("seed", "model", "world"),
+                "cache": "runs/base",
+            },
+            "model": {
+                "vision": asdict(_SMALL_VISION),
+                # The tokenizer decides the size of the vocabulary.
+                "language": {k: v for k, v in asdict(_SMALL_LANGUAGE).items() if k != "vocab_size"},
+                "feature_layer": -1,
+                "max_vocab_size": 512,
+            },
+            # Rank 0 trains all parameters, with a frozen copy as the reference.
+            "lora": {**asdict(LoraConfig()), "rank": 0},
+            "world": {k: v for k, v in asdict(WorldConfig()).items() if k not in ("seed", "image_size")},
+            "data": {
+                "source": "world_supervised",  # world_supervised, world_preference or preference_folder
+                "path": "",  # preference_folder: the JSON-lines file
+                "box_format": "xyxy_pixels",  # xyxy_pixels, xywh_pixels or xyxy_normalised
+                "on_bad_record": "error",  # error, or skip: counted and listed in bad_records.jsonl
+                "size": 100_000,  # the world's records
+                "flip_labels": False,  # world_preference: the shuffled-labels control
+                "max_prompt_length": 52,  # tokens, the image's counted; a longer prompt is an error
+                "max_completion_length": 76,  # tokens; a longer completion is cut and counted
+                "threads": 1,  # batches prepared at a time
+            },
+            "train": {"steps": 1000, "batch_size": 32},
+            "optimizer": asdict(OptimizerConfig()),
+            # Sizes of the mesh axes; -1 takes the devices that are left.
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "checkpoint": {"every": 100, "keep": 2},
+            "evaluation": {
+                "scenes": 500,  # the world's held-out scenes; 0 evaluates nothing
+                "batch_size": 64,
+                "max_new_tokens": 40,
+                "gallery": 12,  # scenes shown in the report
+            },
+        }
+    )
+
+
+_SMALL_VISION = ViTConfig(
+    image_size=72,
+    patch_size=12,
+    hidden_size=128,
+    intermediate_size=512,
+    num_layers=4,
+    num_heads=2,
+    unroll=True,
+)
+_SMALL_LANGUAGE = LlamaConfig(
+    hidden_size=128,
+    intermediate_size=336,
+    num_layers=3,
+    num_heads=2,
+    num_kv_heads=1,
+    tie_embeddings=True,
+    unroll=True,
+)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what would be ignored or cannot work, before anything is built.
+
+    Raises:
+      ValueError: names the field and what to do.
+    """
+    named(config.recipe, config.options.get(config.recipe, ConfigDict()).to_dict())
+    for recipe, options in config.options.items():
+        defaults = default_options(recipe)
+        changed = [k for k, v in options.items() if _plain(v) != _plain(defaults[k])]
+        if recipe != config.recipe and changed:
+            raise ValueError(
+                f"options.{recipe}.{changed[0]} is set, but the recipe is {config.recipe!r} and would "
+                f"ignore it; set options.{config.recipe}.* or recipe={recipe}"
+            )
+    for field in ("train.steps", "train.batch_size", "checkpoint.every", "checkpoint.keep", "data.threads"):
+        section, name = field.split(".")
+        if config[section][name] < 1:
+            raise ValueError(f"{field} is {config[section][name]}; it must be at least 1")
+    if config.base.model and config.base.config:
+        raise ValueError("base.model and base.config both say where training starts; set one of them to ''")
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The configuration as JSON sees it."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def fingerprint(config: ConfigDict) -> str:
+    """A short hash of the whole configuration."""
+    return hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every field in which two plain configurations differ, as `a.b: old -> new`."""
+    changes = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after, path = old.get(name), new.get(name), f"{prefix}{name}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes += differences(before, after, f"{path}.")
+        elif before != after:
+            changes.append(f"{path}: {before!r} -> {after!r}")
+    return changes
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
