@@ -2,8 +2,8 @@
 
     make table        or: python -m benchmarks.world_table --seeds=0,1,2 --runs=runs/table
 
-Prints a Markdown table with mean and spread, and writes it, dated, to docs/world_table.md. Stop it whenever you
-like: what is finished is kept, and the same command goes on with the rest.
+Prints a Markdown table with mean and spread, and writes it, dated, to docs/world_table.md. Stop it whenever
+you like: what is finished is kept, and the same command goes on with the rest.
 """
 
 import argparse
@@ -90,10 +90,11 @@ def main() -> None:
             results["base (sft)"].append(summary["before"])
     n = results["base (sft)"][0]
     table = as_markdown(results)
+    command = " ".join(["python -m benchmarks.world_table", *sys.argv[1:]])
     note = (
-        f"{datetime.date.today()}, seeds {arguments.seeds}: mean ± standard deviation over seeds, in percent; "
-        f"{n['n']} unbiased scenes and {n['pope_n']} probes a seed, greedy answers, {summary['steps']} steps of "
-        f"{summary['batch_size']}. `python -m benchmarks.world_table {' '.join(sys.argv[1:])}`"
+        f"{datetime.date.today()}, seeds {arguments.seeds}: mean ± standard deviation over seeds, in "
+        f"percent; {n['n']} unbiased scenes and {n['pope_n']} probes a seed, greedy answers, "
+        f"{summary['steps']} steps of {summary['batch_size']}. `{command}`"
     )
     _DOCUMENT.write_text(f"# Recipes on the built-in world\n\n{table}\n\n{note}\n")
     print(f"\n{table}\n\n{note}")

@@ -9,7 +9,6 @@ Start it again with the same arguments and it goes on where it stopped. The work
 import importlib.util
 import itertools
 import json
-import logging
 import shlex
 import signal
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vla_jax.data.world import EvaluationWorld
@@ -194,7 +193,8 @@ def _report(
 def main(argv: list[str]) -> None:
     """Command line."""
     del argv
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # JAX and orbax tell much of what they do; what a user must know is said here or raised.
+    logging.set_verbosity(logging.ERROR)
     command = shlex.join(["python", "-m", "vla_jax.train", *sys.argv[1:]])
     try:
         train(_CONFIG.value, Path(_WORKDIR.value or ""), command)

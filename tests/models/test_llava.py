@@ -67,6 +67,13 @@ def test_a_row_with_fewer_placeholders_takes_the_first_image_tokens(features):
     np.testing.assert_array_equal(embeddings[0, 1:3], features[0, :2])
 
 
+def test_placeholders_beyond_the_last_image_token_keep_their_own_embedding(features):
+    """So that a placeholder the model sampled is scored as it was decoded."""
+    embeddings = embed(MODEL.params, MODEL.config, jnp.array([[*[IMAGE] * 4, 7, IMAGE]]), features[:1])
+    np.testing.assert_array_equal(embeddings[0, :4], features[0])
+    np.testing.assert_array_equal(embeddings[0, 5], MODEL.params["language"]["embedding"][IMAGE])
+
+
 def test_without_features_a_placeholder_keeps_its_own_embedding(tokens):
     embeddings = embed(MODEL.params, MODEL.config, tokens, None)
     np.testing.assert_array_equal(embeddings, MODEL.params["language"]["embedding"][tokens])

@@ -76,7 +76,7 @@ def test_a_linear_layer_keeps_the_variance_of_its_input():
 
 def test_a_linear_layer_is_the_transpose_of_pytorchs():
     layer = parameters.linear((4, "embed"), (6, "mlp"), "block.fc")
-    assert (layer.hugging_face, layer.layout) == ("block.fc.weight", "out in -> in out")
+    assert (layer.hugging_face, layer.layout) == ("block.fc.weight", "o i -> i o")
 
 
 def test_stacking_adds_a_leading_axis_named_layers():

@@ -76,7 +76,8 @@ def compare_meshes():
 
 @pytest.fixture(scope="module")
 def on_meshes():
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    # Compiling is nearly all of the work here, so the compiler is asked for less.
+    flags = f"--xla_force_host_platform_device_count={DEVICES} --xla_backend_optimization_level=0"
     run = subprocess.run(
         [sys.executable, "-c", "from tests.parallel import test_mesh; test_mesh.compare_meshes()"],
         cwd=REPOSITORY,
@@ -89,12 +90,14 @@ def on_meshes():
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_mesh_trains_as_one_device_does(on_meshes):
     single, mesh = (on_meshes[name]["losses"] for name in ("1x1x1", "4x2x1"))
     np.testing.assert_allclose(mesh, single, atol=1e-5, rtol=0)
     assert single[1] < single[0] - 1e-3
 
 
+@pytest.mark.slow
 def test_parameters_and_moments_are_really_split_over_fsdp(on_meshes):
     words, width = tiny_config().language.vocab_size, 32
     whole = {"embedding": [words, width], "q_proj": [2, width, width], "norm": [width]}
@@ -116,7 +119,7 @@ def test_the_axes_are_data_fsdp_and_tensor_and_data_takes_what_is_left():
 
 
 @pytest.mark.parametrize(
-    "sizes", [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 8, 1), (-1, 16, 1), (-2, -4, 1), (4, 4, 1)]
+    "sizes", [(3, 1, 1), (-1, 3, 1), (-1, 0, 1), (-1, -1, 1), (0, 8, 1), (-1, 16, 1), (-2, -4, 1), (4, 4, 1)]
 )
 def test_sizes_that_do_not_make_the_number_of_devices_are_an_error(sizes):
     with pytest.raises(ValueError, match="does not fit 8 devices"):

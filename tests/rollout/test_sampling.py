@@ -87,7 +87,6 @@ def test_greedy_tokens_are_the_likeliest_of_a_full_recomputation_at_every_step(f
 def test_log_probs_are_the_scorers_at_temperature_1(features, adapter, adapted, temperature):
     adapter = adapter if adapted else None
     sampled = answer(features, adapter, temperature=temperature, key=jax.random.key(0))
-    assert IMAGE not in np.asarray(sampled.tokens)
     scored = jax.jit(partial(token_log_probs, config=MODEL.config, candidates=((0, 0),)))(
         MODEL.params,
         adapter,

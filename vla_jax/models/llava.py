@@ -36,6 +36,13 @@ class LlavaConfig:
     feature_layer: int = -2
     keep_class_token: bool = False
 
+    def __post_init__(self) -> None:
+        layers = self.vision.num_layers
+        if not -layers - 1 <= self.feature_layer <= layers:
+            raise ValueError(
+                f"feature_layer {self.feature_layer}: the vision tower has {layers + 1} hidden states"
+            )
+
     @property
     def num_image_tokens(self) -> int:
         """Tokens n one image takes in the prompt."""
@@ -86,16 +93,17 @@ def embed(
 ) -> Float[Array, "b t d"]:
     """Token embeddings, with the i-th placeholder of a row replaced by the i-th of its `features`.
 
-    A row with fewer placeholders than features uses the first ones; `features` None (decoding) leaves the
-    placeholder's own embedding.
+    A row with fewer placeholders than features uses the first ones. Placeholders beyond the last feature (a
+    model may sample them) keep their own embedding, as all do where `features` is None (decoding).
     """
     embeddings = params["language"]["embedding"][tokens]
     if features is None:
         return embeddings
     is_image = tokens == config.image_token_id
-    place = jnp.maximum(jnp.cumsum(is_image, axis=1) - 1, 0)
+    place = jnp.cumsum(is_image, axis=1) - 1
+    is_image &= place < features.shape[1]
     # Whole rows are gathered: element-wise indices would make the gradient a scatter of single numbers.
-    spliced = jax.vmap(lambda rows, i: rows.at[i].get(mode="clip"))(features, place)
+    spliced = jax.vmap(lambda rows, i: rows.at[i].get(mode="clip"))(features, jnp.maximum(place, 0))
     return jnp.where(is_image[..., None], spliced.astype(embeddings.dtype), embeddings)
 
 

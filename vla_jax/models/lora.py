@@ -3,8 +3,8 @@
 An adapter mirrors the base tree where it adapts it and is absent elsewhere. A model applies it beside the
 base weight, `x W + scale (x A) B`, and never forms `A B`. So the policy is `f(params, adapter, x)`, the
 reference it started from is `f(params, None, x)` with no second copy of the weights, and optimizer,
-checkpoint and donation touch the adapter alone. `B` starts at zero: at step 0 policy and reference agree
-to the bit.
+checkpoint and donation touch the adapter alone. `B` starts at zero: at step 0 policy and reference agree,
+to the bit wherever XLA compiles both alike (always, where the language model alone is adapted).
 """
 
 import math
@@ -96,7 +96,7 @@ def _initialise(
     node: Table | Parameter, path: str, config: LoraConfig, key: PRNGKeyArray, dtype: DTypeLike
 ) -> Any:
     if isinstance(node, Parameter):
-        linear = node.layout == "out in -> in out" and "vocab" not in node.axes
+        linear = node.layout == "o i -> i o" and "vocab" not in node.axes
         if not linear or not re.search(config.targets, path):
             return None
         *layers, d_in, d_out = node.shape

@@ -27,7 +27,7 @@ class Parameter:
       axes: one logical axis name a dimension, mapped to mesh axes by `parallel`; None is never sharded.
       init: draws its initial value.
       hugging_face: its name in a Hugging Face checkpoint; `{layer}` stands for the index along `layers`.
-      layout: einops pattern from the Hugging Face layout of one layer to ours ("out in -> in out");
+      layout: einops pattern from the Hugging Face layout of one layer to ours ("o i -> i o");
         empty where they agree.
     """
 
@@ -66,7 +66,7 @@ def linear(
     """
     init = normal(scale / math.sqrt(inputs[0]))
     shape, axes = (inputs[0], outputs[0]), (inputs[1], outputs[1])
-    return Parameter(shape, axes, init, f"{name}.weight", "out in -> in out")
+    return Parameter(shape, axes, init, f"{name}.weight", "o i -> i o")
 
 
 def stack(table: Table, layers: int) -> Table:

@@ -25,7 +25,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     """
     devices = list(devices if devices is not None else jax.devices())
     sizes = [data, fsdp, tensor]
-    if sizes.count(-1) == 1:
+    if sizes.count(-1) == 1 and min(size for size in sizes if size != -1) > 0:
         sizes[sizes.index(-1)] = len(devices) // math.prod(size for size in sizes if size != -1)
     if min(sizes) < 1 or math.prod(sizes) != len(devices):
         raise ValueError(

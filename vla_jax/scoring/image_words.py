@@ -21,9 +21,9 @@ def image_word_log_likelihood(
     """Log-likelihood of which words a response holds and which it does not, read off the image tokens.
 
     Each image token votes for every word of the vocabulary through the output matrix. A word's logit is the
-    mean of its votes, less the log of the number of words: without evidence a word is as unlikely as any
-    other. The mean spreads what the tower sees over all image tokens, where a language model that still
-    looks everywhere alike can read it. Words are independent Bernoulli variables.
+    log-sum-exp of its votes over the image, so that one patch is enough to name an object, less the log of
+    the number of votes and of words: without evidence a word is as unlikely as any other. Words are
+    independent Bernoulli variables.
 
     Args:
       params: the model's parameters.
@@ -31,12 +31,12 @@ def image_word_log_likelihood(
       response_tokens, scored: responses, right-padded, and which of their tokens count.
       candidates: (view, response) index pairs.
 
-    Source: words of captions as multi-label targets for a vision tower, Joulin et al. 2016
-    (arXiv:1511.02251).
+    Source: multi-label words of captions as targets for a vision tower, Joulin et al. 2016
+    (arXiv:1511.02251), with log-sum-exp pooling (Pinheiro and Collobert 2015, arXiv:1411.6228).
     """
     views, responses = map(list, zip(*candidates, strict=True))
     votes = llava.logits(params, features)
-    logits = (votes.mean(axis=2) - math.log(votes.shape[3]))[:, views]
+    logits = (jax.nn.logsumexp(votes, axis=2) - math.log(votes.shape[2] * votes.shape[3]))[:, views]
     # Scattering into one spare column keeps uncounted tokens out of every word.
     spare = votes.shape[-1]
     tokens = jnp.where(scored, response_tokens, spare)[:, responses]

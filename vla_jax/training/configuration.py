@@ -86,7 +86,7 @@ _SMALL_LANGUAGE = LlamaConfig(
     intermediate_size=336,
     num_layers=3,
     num_heads=2,
-    num_kv_heads=1,
+    num_kv_heads=2,
     tie_embeddings=True,
     unroll=True,
 )

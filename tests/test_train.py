@@ -1,0 +1,179 @@
+"""The whole path from one command, on a model of a few thousand parameters."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.shared_data import shared
+from vla_jax.training.tracking import read_metrics
+
+ROOT = Path(__file__).parents[1]
+TINY = (
+    "model.vision.image_size=36",
+    "model.vision.patch_size=12",
+    "model.vision.hidden_size=16",
+    "model.vision.intermediate_size=32",
+    "model.vision.num_layers=1",
+    "model.language.hidden_size=16",
+    "model.language.intermediate_size=32",
+    "model.language.num_layers=1",
+    "train.batch_size=4",
+    "evaluation.max_new_tokens=8",
+)
+
+
+def command(config: str, workdir: Path, *settings: str) -> list[str]:
+    flags = [f"--config.{setting}" for setting in (*TINY, f"base.cache={workdir.parent / 'base'}", *settings)]
+    return [
+        sys.executable,
+        "-m",
+        "vla_jax.train",
+        f"--config=configs/{config}.py",
+        f"--workdir={workdir}",
+        *flags,
+    ]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A supervised model of four steps, whose run is looked at too."""
+    workdir = tmp_path_factory.mktemp("runs") / "sft"
+    done = run("world_sft", workdir, "base.config=", "train.steps=4", "checkpoint.every=2")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def losses(workdir: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(workdir / "metrics.jsonl")]
+
+
+def test_a_finished_run_leaves_everything_it_promises(base):
+    expected = {
+        "config.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "model",
+        "summary.json",
+        "report.html",
+    }
+    assert expected <= {file.name for file in base.iterdir()}
+    assert len(losses(base)) == 4
+    assert run("world_sft", base, "base.config=", "train.steps=4", "checkpoint.every=2").returncode == 0
+
+
+def test_a_finished_run_refuses_another_configuration(base):
+    refused = run("world_sft", base, "base.config=", "train.steps=5", "checkpoint.every=2")
+    assert refused.returncode == 1
+    assert "train.steps: 4 -> 5" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+ALIGN = ("base.config=", "train.steps=3", "checkpoint.every=1", "evaluation.scenes=3")
+
+
+@pytest.mark.parametrize("recipe", ["dpo", "mdpo", "lpoi"])
+def test_alignment_measures_before_and_after_and_starts_at_the_reference(base, tmp_path, recipe):
+    workdir = tmp_path / recipe
+    done = run(f"world_{recipe}", workdir, *ALIGN, f"base.model={base}")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((workdir / "summary.json").read_text())
+    keys = {"chair_s", "chair_i", "recall", "pope_f1", "pope_accuracy", "pope_yes_ratio", "n"}
+    assert keys <= summary["before"].keys() and keys <= summary["after"].keys()
+    assert (summary["recipe"], summary["seed"], summary["before"]["n"]) == (recipe, 0, 3)
+    first = read_metrics(workdir / "metrics.jsonl")[0]
+    assert first["rewards/margins"] == 0
+    report = (workdir / "report.html").read_text()
+    assert "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_killed_at_any_step_and_started_again_it_ends_in_the_same_bits(base, tmp_path):
+    settings = (
+        "base.config=",
+        f"base.model={base}",
+        "train.steps=6",
+        "checkpoint.every=1",
+        "evaluation.scenes=0",
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run("world_dpo", whole, *settings).returncode == 0
+
+    for stop in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen(
+            command("world_dpo", killed, *settings),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        seen = len(losses(killed))
+        while process.poll() is None and len(losses(killed)) <= seen:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, stop)
+        process.wait(timeout=120)
+    assert run("world_dpo", killed, *settings).returncode == 0
+    assert losses(killed) == losses(whole)
+    model = "model/adapter.safetensors"
+    assert (killed / model).read_bytes() == (whole / model).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "setting, says",
+    [
+        ("nonsense=1", "nonsense"),
+        ("recipe=nonsense", "choose one of"),
+        ("data.source=nonsense", "choose one of"),
+        ("options.lpoi.num_views=4", "would ignore it"),
+        ("base.model=/nowhere/at/all", "no model here"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_leaves_nothing(tmp_path, setting, says):
+    refused = run("world_dpo", tmp_path / "run", "base.config=", setting)
+    assert refused.returncode != 0
+    assert says in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+FOLDER = ("base.config=", "train.steps=2", "checkpoint.every=1", "data.max_completion_length=96")
+
+
+@pytest.mark.parametrize("recipe", ["dpo", "lpoi"])
+def test_real_photographs_train_and_are_measured(tmp_path, base, recipe):
+    path = shared("photos") / "preference.jsonl"
+    settings = (*FOLDER, f"base.model={base}", f"data.path={path}", f"recipe={recipe}")
+    done = run("preference_folder", tmp_path / "run", *settings)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["records"], summary["after"]["n"]) == (25, 25)
+    if recipe == "lpoi":
+        assert "central object prior (25)" in done.stdout
+
+
+def test_a_bad_record_is_named_or_skipped_and_listed(tmp_path, base):
+    photos = shared("photos")
+    lines = (photos / "preference.jsonl").read_text().splitlines()[:6]
+    (tmp_path / "images").symlink_to(photos / "images")
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join([*lines, lines[0].replace("000000002703", "nowhere"), lines[1][:40]]))
+    settings = (*FOLDER, f"base.model={base}", f"data.path={path}")
+    refused = run("preference_folder", tmp_path / "error", *settings)
+    assert refused.returncode == 1
+    assert f"{path}, line 8" in refused.stderr and "Traceback" not in refused.stderr
+    assert not (tmp_path / "error").exists()
+
+    skipped = run("preference_folder", tmp_path / "skip", *settings, "data.on_bad_record=skip")
+    assert skipped.returncode == 0, skipped.stderr
+    listed = [json.loads(line) for line in (tmp_path / "skip" / "bad_records.jsonl").read_text().splitlines()]
+    assert sorted(row["record"] for row in listed) == ["line 7", "line 8"]
+    assert json.loads((tmp_path / "skip" / "summary.json").read_text())["skipped_records"] == 2

@@ -1,0 +1,48 @@
+"""Configurations refuse what would be ignored, and say in what they differ."""
+
+import pytest
+
+from vla_jax.training.configuration import check, default_config, differences, fingerprint, plain
+
+
+@pytest.mark.smoke
+def test_the_default_configuration_is_valid():
+    check(default_config())
+
+
+def test_an_unknown_recipe_is_refused_with_the_choice():
+    config = default_config()
+    config.recipe = "nonsense"
+    with pytest.raises(ValueError, match="no recipe 'nonsense'; choose one of .*dpo"):
+        check(config)
+
+
+def test_an_option_of_another_recipe_is_refused_not_ignored():
+    config = default_config()
+    config.recipe = "dpo"
+    config.options.lpoi.num_views = 3
+    with pytest.raises(ValueError, match="options.lpoi.num_views is set, but the recipe is 'dpo'"):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    "section, field", [("train", "steps"), ("train", "batch_size"), ("checkpoint", "every")]
+)
+def test_counts_below_one_are_refused_by_name(section, field):
+    config = default_config()
+    config[section][field] = 0
+    with pytest.raises(ValueError, match=f"{section}.{field} is 0"):
+        check(config)
+
+
+def test_an_unknown_key_is_an_error():
+    with pytest.raises((KeyError, AttributeError)):
+        default_config().train.stepz = 3
+
+
+def test_differences_name_every_field_with_both_values():
+    old, new = default_config(), default_config()
+    new.train.steps, new.options.dpo.beta = 7, 0.5
+    assert differences(plain(old), plain(new)) == ["options.dpo.beta: 0.1 -> 0.5", "train.steps: 1000 -> 7"]
+    assert fingerprint(old) != fingerprint(new)
+    assert fingerprint(old) == fingerprint(default_config())
