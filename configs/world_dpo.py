@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from configs import world_sft
 from vla_jax.training.configuration import default_config
 
 
@@ -9,9 +10,10 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.recipe = "dpo"
     config.base.config = "configs/world_sft.py"
+    config.world = world_sft.get_config().world
     config.data.source = "world_preference"
     config.data.size = 20_000
-    config.data.max_completion_length = 32
+    config.data.max_completion_length = 24
     config.lora.rank = 8
     config.lora.alpha = 8.0
     config.train.steps = 60

@@ -69,6 +69,17 @@ def table(columns: Iterable[tuple[str, Evaluation]]) -> str:
     return "\n".join(lines)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; what is wrong with it is said in one line."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (KeyError, AttributeError) as error:
+        problem = str(error.args[0]).replace("\\n", ". ").replace("\\", "").strip("\"'")
+        sys.exit(f"error: no configuration field {problem}")
+    except (TypeError, ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
 def main(argv: list[str]) -> None:
     """Command line."""
     del argv
@@ -86,4 +97,4 @@ if __name__ == "__main__":
     _MODEL = flags.DEFINE_string("model", None, "A model folder, or the workdir of a finished run.")
     _OUT = flags.DEFINE_string("out", "", "Where to write scores and captions as JSON.")
     flags.mark_flags_as_required(["config", "model"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

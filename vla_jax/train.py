@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vla_jax.data.world import EvaluationWorld
-from vla_jax.evaluate import evaluate, open_scenes, table
+from vla_jax.evaluate import evaluate, open_scenes, parse_flags, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
 from vla_jax.report import GalleryItem, ViewStrip, write_report
@@ -211,4 +211,4 @@ if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a config file.")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -34,14 +34,15 @@ def test_the_whole_image_becomes_a_square_padded_with_clips_mean(height, width):
 def test_a_rectangle_lies_after_fitting_where_fit_box_says(size, height, width, data):
     x0, y0 = data.draw(st.integers(0, width - 8)), data.draw(st.integers(0, height - 8))
     x1, y1 = data.draw(st.integers(x0 + 8, width)), data.draw(st.integers(y0 + 8, height))
-    # The padding is neither black nor this loud: only the rectangle passes the threshold.
-    image = np.zeros((height, width, 3), np.uint8)
+    # White on the padding's own colour: every edge of the rectangle, also one on the image's border, is then
+    # where the interpolation is halfway between the two.
+    image = np.full((height, width, 3), (122, 116, 104), np.uint8)
     image[y0:y1, x0:x1] = 255
     weight = (fit(image, size).astype(float).min(-1) - 104).clip(0) / 151
     left, top, right, bottom = fit_box((x0, y0, x1, y1), height, width, size)
     centres = np.arange(size) + 0.5
     if right - left < 3 or bottom - top < 3:  # too small to be found by its threshold
         return
-    rows, columns = centres[weight.max(1) > 0.3], centres[weight.max(0) > 0.3]
+    rows, columns = centres[weight.max(1) > 0.5], centres[weight.max(0) > 0.5]
     np.testing.assert_allclose([columns.min() - 0.5, rows.min() - 0.5], [left, top], atol=1.01)
     np.testing.assert_allclose([columns.max() + 0.5, rows.max() + 0.5], [right, bottom], atol=1.01)

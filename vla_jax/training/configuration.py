@@ -19,8 +19,8 @@ from vla_jax.training.optimizer import OptimizerConfig
 
 
 def default_config() -> ConfigDict:
-    """All fields. See the comments for those whose names do not say enough."""
-    return ConfigDict(
+    """All fields, and no others can be set. See the comments for those whose names do not say enough."""
+    config = ConfigDict(
         {
             # Of parameters, data order, random views, and of the built-in world.
             "seed": 0,
@@ -70,6 +70,7 @@ def default_config() -> ConfigDict:
             },
         }
     )
+    return config.lock()
 
 
 _SMALL_VISION = ViTConfig(

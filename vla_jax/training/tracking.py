@@ -3,12 +3,16 @@
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+# Steps whose mean duration is logged as the speed: steps are logged one late, in uneven strides.
+_SPEED_STEPS = 20
 
 
 class Tracker:
@@ -31,13 +35,13 @@ class Tracker:
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True)
-        self._last = time.perf_counter()
+        self._times = deque([time.perf_counter()], maxlen=_SPEED_STEPS + 1)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs one step; adds `examples_per_second`, measured between calls."""
-        now = time.perf_counter()
-        row = {"step": step, **metrics, "examples_per_second": self._batch_size / max(now - self._last, 1e-9)}
-        self._last = now
+        """Logs one step; adds `examples_per_second`, a mean over the last few steps."""
+        self._times.append(time.perf_counter())
+        seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        row = {"step": step, **metrics, "examples_per_second": self._batch_size / max(seconds, 1e-9)}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():
