@@ -12,6 +12,8 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.recipe = "sft"
     config.data.source = "preference_folder"
+    config.data.max_prompt_length = 128
+    config.data.max_completion_length = 96
     config.train.steps = 150
     config.train.batch_size = 8
     config.optimizer.learning_rate = 1e-3

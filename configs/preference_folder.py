@@ -18,11 +18,13 @@ def get_config() -> ConfigDict:
     config.base.config = "configs/folder_sft.py"
     config.base.inherit = ("seed", "model", "world", "data")
     config.data.source = "preference_folder"
+    config.data.max_prompt_length = 128
+    config.data.max_completion_length = 96
     config.lora.rank = 8
     config.lora.alpha = 8.0
     config.train.steps = 30
     config.train.batch_size = 8
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 2e-4
     config.optimizer.warmup_ratio = 0.1
     config.checkpoint.every = 10
     return config
