@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config.lora.alpha = 8.0
     config.train.steps = 60
     config.train.batch_size = 32
-    config.optimizer.learning_rate = 1e-3
+    config.train.microbatch_size = 8
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_ratio = 0.1
     config.checkpoint.every = 20

@@ -10,8 +10,11 @@ def get_config() -> ConfigDict:
     config.recipe = "image_words"
     config.data.source = "world_tags"
     config.data.max_completion_length = 24
-    config.train.steps = 700
+    config.train.steps = 500
     config.train.batch_size = 32
+    config.train.microbatch_size = 8
+    config.optimizer.name = "muon"
+    config.optimizer.matrix_learning_rate = 6e-3
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_ratio = 0.1

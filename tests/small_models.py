@@ -6,6 +6,8 @@ from functools import cache
 from typing import Any
 
 import jax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import PRNGKeyArray
 from transformers import PreTrainedTokenizerFast
 
 from vla_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
@@ -59,5 +61,16 @@ def tiny_model(seed: int = 0, **overrides: Any) -> Model:
 
 
 def draw(table: Table, seed: int = 0) -> Params:
-    """Initial values of a table in one program, from the generator that compiles fastest."""
-    return jax.jit(lambda key: parameters.initialise(table, key))(jax.random.key(seed, impl="unsafe_rbg"))
+    """Random values for a table in one program, from the generator that compiles fastest.
+
+    Noise on top of the initial values moves what begins at 0 or 1 (biases, norms, ends of blocks), so that a
+    test sees every parameter.
+    """
+
+    def drawn(key: PRNGKeyArray) -> Params:
+        values = parameters.initialise(table, key)
+        noise = jax.random.normal(key, (parameters.size(table),))
+        flat, unravel = ravel_pytree(values)
+        return unravel(flat + 0.1 * noise)
+
+    return jax.jit(drawn)(jax.random.key(seed, impl="unsafe_rbg"))

@@ -95,3 +95,25 @@ def test_hugging_face_names_are_unique_and_only_stacked_ones_name_a_layer(table)
 def test_every_dimension_needs_an_axis_name():
     with pytest.raises(ValueError, match="norm.weight: 1 axis names for shape"):
         Parameter((4, 5), ("embed",), parameters.zeros, "norm.weight")
+
+
+def test_split_and_overlay_take_a_tree_apart_and_put_it_together(params):
+    vision, rest = parameters.split(params, "^vision/")
+    assert vision.keys() == {"vision"}
+    assert rest.keys() == {"projector", "language"}
+    assert leaves(parameters.overlay(rest, vision)).keys() == leaves(params).keys()
+    halves = parameters.split(params, "layers/.*_proj$")
+    together = parameters.overlay(*halves)
+    assert all(a is b for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(params), strict=True))
+
+
+def test_an_empty_pattern_splits_off_nothing(params):
+    nothing, everything = parameters.split(params, "")
+    assert not nothing
+    assert leaves(everything).keys() == leaves(params).keys()
+
+
+def test_overlay_prefers_the_changes_and_leaves_the_base_alone():
+    base = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert parameters.overlay(base, {"a": {"c": 5}}) == {"a": {"b": 1, "c": 5}, "d": 3}
+    assert base["a"]["c"] == 2

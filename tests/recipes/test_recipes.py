@@ -14,7 +14,7 @@ from vla_jax.models import llava, lora
 from vla_jax.models.lora import LoraConfig
 from vla_jax.recipes import available, default_options, named
 from vla_jax.scoring import Scores
-from vla_jax.training.step import Method, loss_and_metrics, make_views
+from vla_jax.training.step import Method, make_views, sums_of
 
 LN_2 = math.log(2)
 # (recipe, options) -> the loss where policy and reference agree.
@@ -34,6 +34,12 @@ BASE = tiny_model().params
 COPY = jax.tree.map(jnp.copy, BASE)
 ADAPTER = lora.initialise(llava.table(CONFIG), LoraConfig(rank=2, alpha=2.0), jax.random.key(1))
 TRAINED_ADAPTER = jax.tree.map(lambda x: x + 0.05, ADAPTER)
+
+
+def loss_and_metrics(*arguments):
+    """The loss, and all metrics with it."""
+    means = sums_of(*arguments).means()
+    return means["loss"], means
 
 
 def method(name, options=None, *, full=False, seed=0):

@@ -1,7 +1,10 @@
 """Configurations refuse what would be ignored, and say in what they differ."""
 
+from pathlib import Path
+
 import pytest
 
+from vla_jax.train import load_config
 from vla_jax.training.configuration import check, default_config, differences, fingerprint, plain
 
 
@@ -46,3 +49,30 @@ def test_differences_name_every_field_with_both_values():
     assert differences(plain(old), plain(new)) == ["options.dpo.beta: 0.1 -> 0.5", "train.steps: 1000 -> 7"]
     assert fingerprint(old) != fingerprint(new)
     assert fingerprint(old) == fingerprint(default_config())
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"data.path": "x.jsonl"}, "data.path is set, but data.source=world_supervised"),
+        ({"data.box_format": "xywh_pixels"}, "data.box_format is set"),
+        ({"data.flip_labels": True}, "data.flip_labels is set"),
+        ({"data.source": "preference_folder", "data.size": 3}, "data.size is set"),
+        ({"lora.alpha": 2.0}, "lora.alpha is set, but lora.rank=0"),
+        ({"lora.targets": "q_proj"}, "lora.targets is set"),
+        ({"lora.rank": 4, "train.frozen": "^vision/"}, "train.frozen is set"),
+        ({"optimizer.matrix_learning_rate": 0.5}, "optimizer.matrix_learning_rate is set"),
+        ({"base.model": "DIR", "model.feature_layer": -2}, "model is set, but the shape of base.model"),
+        ({"lora.rank": 4, "optimizer.name": "muon"}, "take adamw for an adapter"),
+    ],
+)
+def test_a_field_that_the_others_leave_unread_is_refused_not_ignored(settings, message):
+    config = default_config()
+    config.update_from_flattened_dict(settings)
+    with pytest.raises(ValueError, match=message):
+        check(config)
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs").glob("*.py")), ids=lambda file: file.stem)
+def test_every_config_file_is_valid(file):
+    check(load_config(file))

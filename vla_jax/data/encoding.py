@@ -67,9 +67,11 @@ class Encoder:
             place for the image or is too long.
         """
         answers = [self._answer(record, role, source) for role in self.responses]
-        prefix = self.prompt(record.question, record.key, source)
+        prompt = self._prompt(record.question)
+        prompt_ids = self._ids(prompt)[0]
+        prefix = self._expanded(prompt_ids, record.key, source)
         encoded = [
-            self._response(record, answer, self.further_turns and role == CHOSEN, source)
+            self._response(record, prompt, prompt_ids, answer, self.further_turns and role == CHOSEN, source)
             for role, answer in zip(self.responses, answers, strict=True)
         ]
         limit = self.max_completion_length
@@ -92,7 +94,13 @@ class Encoder:
         Raises:
           DataError: where the rendered prompt holds no or several image placeholders, or is too long.
         """
-        ids = self._ids(self._render([_user(question, image=True)], answer_next=True))[0]
+        return self._expanded(self._ids(self._prompt(question))[0], key, source)
+
+    def _prompt(self, question: str) -> str:
+        return self._render([_user(question, image=True)], answer_next=True)
+
+    def _expanded(self, ids: Int[np.ndarray, " s"], key: str, source: str) -> Int[np.ndarray, " s"]:
+        """A prompt's ids with the image placeholder expanded."""
         image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         places = np.flatnonzero(ids == image_id)
         if len(places) != 1:
@@ -124,33 +132,37 @@ class Encoder:
         return answer
 
     def _response(
-        self, record: Record, answer: str, further_turns: bool, source: str
+        self,
+        record: Record,
+        prompt: str,
+        prompt_ids: Int[np.ndarray, " s"],
+        answer: str,
+        further_turns: bool,
+        source: str,
     ) -> tuple[Int[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
-        """Ids of the answer, end of sequence included, and which of them the loss counts."""
-        messages = [_user(record.question, image=True)]
+        """Ids of what follows the prompt, end of sequence included, and which of them the loss counts."""
+        messages, text = [_user(record.question, image=True), _message("assistant", answer)], prompt
         spans = []
-        answers = [answer, *(turn.answer for turn in record.further_turns if further_turns)]
-        questions = [turn.question for turn in record.further_turns]
-        for i, text in enumerate(answers):
-            start = len(self._render(messages, answer_next=True))
-            messages.append(_message("assistant", text))
-            spans.append((start, len(self._render(messages))))
-            if i + 1 < len(answers):
-                messages.append(_user(questions[i]))
-        text = self._render(messages)
+        for turn in (None, *(record.further_turns if further_turns else ())):
+            if turn is not None:
+                messages.append(_user(turn.question))
+                text = self._render(messages, answer_next=True)
+                messages.append(_message("assistant", turn.answer))
+            start, text = len(text), self._render(messages)
+            spans.append((start, len(text)))
         if not text.endswith(self.tokenizer.eos_token):
             text += self.tokenizer.eos_token
             spans[-1] = (spans[-1][0], len(text))
         ids, offsets = self._ids(text)
-        prompt = self._ids(self._render(messages[:1], answer_next=True))[0]
-        if not np.array_equal(ids[: len(prompt)], prompt):
+        first = len(prompt_ids)
+        if not np.array_equal(ids[:first], prompt_ids):
             raise DataError(
                 source,
                 record.key,
                 "the chat template renders the prompt differently once it is answered",
                 "use a template whose answered conversation begins with its generation prompt",
             )
-        if (ids[len(prompt) :] == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).any():
+        if (ids[first:] == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).any():
             raise DataError(
                 source,
                 record.key,
@@ -160,7 +172,7 @@ class Encoder:
         scored = np.zeros(len(ids), bool)
         for start, end in spans:
             scored |= (offsets[:, 0] >= start) & (offsets[:, 0] < end)
-        return ids[len(prompt) :], scored[len(prompt) :]
+        return ids[first:], scored[first:]
 
     def _render(self, messages: Sequence[dict[str, Any]], answer_next: bool = False) -> str:
         return self.tokenizer.apply_chat_template(

@@ -78,7 +78,6 @@ def table(config: LlamaConfig, prefix: str, head: str) -> Table:
     d, f, w, k = config.hidden_size, config.intermediate_size, config.vocab_size, config.head_size
     heads, kv_heads = (config.num_heads * k, "heads"), (config.num_kv_heads * k, "kv_heads")
     block = f"{prefix}layers.{{layer}}."
-    residual = (2 * config.num_layers) ** -0.5
     embed, mlp = (d, "embed"), (f, "mlp")
 
     def norm(name: str) -> Parameter:
@@ -86,14 +85,14 @@ def table(config: LlamaConfig, prefix: str, head: str) -> Table:
 
     layer = {
         "norm1": norm(f"{block}input_layernorm"),
-        "q_proj": linear(embed, heads, f"{block}self_attn.q_proj"),
+        "q_proj": linear(embed, heads, f"{block}self_attn.q_proj", scale=0.0),
         "k_proj": linear(embed, kv_heads, f"{block}self_attn.k_proj"),
         "v_proj": linear(embed, kv_heads, f"{block}self_attn.v_proj"),
-        "o_proj": linear(heads, embed, f"{block}self_attn.o_proj", scale=residual),
+        "o_proj": linear(heads, embed, f"{block}self_attn.o_proj", scale=0.0),
         "norm2": norm(f"{block}post_attention_layernorm"),
         "gate_proj": linear(embed, mlp, f"{block}mlp.gate_proj"),
         "up_proj": linear(embed, mlp, f"{block}mlp.up_proj"),
-        "down_proj": linear(mlp, embed, f"{block}mlp.down_proj", scale=residual),
+        "down_proj": linear(mlp, embed, f"{block}mlp.down_proj", scale=0.0),
     }
     parameters: dict[str, Any] = {
         "embedding": Parameter((w, d), ("vocab", "embed"), normal(d**-0.5), f"{prefix}embed_tokens.weight"),

@@ -96,8 +96,7 @@ def _initialise(
     node: Table | Parameter, path: str, config: LoraConfig, key: PRNGKeyArray, dtype: DTypeLike
 ) -> Any:
     if isinstance(node, Parameter):
-        linear = node.layout == "o i -> i o" and "vocab" not in node.axes
-        if not linear or not re.search(config.targets, path):
+        if not node.is_block_linear or not re.search(config.targets, path):
             return None
         *layers, d_in, d_out = node.shape
         own_key = jax.random.fold_in(key, zlib.crc32(path.encode()))

@@ -5,6 +5,7 @@ values, abstract shapes, shardings, names in a Hugging Face checkpoint) is one `
 """
 
 import math
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,11 @@ class Parameter:
     init: Initialiser
     hugging_face: str
     layout: str = ""
+
+    @property
+    def is_block_linear(self) -> bool:
+        """Whether it is the matrix of a linear layer, [in out] or stacked, and not the one giving logits."""
+        return self.layout == "o i -> i o" and "vocab" not in self.axes
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.axes):
@@ -94,6 +100,34 @@ def abstract(table: Table, dtype: DTypeLike = jnp.float32) -> Params:
 def logical_axes(table: Table) -> Mapping[str, Any]:
     """The tree of logical axis names."""
     return jax.tree.map(lambda p: p.axes, table, is_leaf=_is_leaf)
+
+
+def split(params: Params, pattern: str) -> tuple[Params, Params]:
+    """The parameters whose path ("vision/layers/fc1") matches a regular expression, and all others.
+
+    An empty pattern matches none. `overlay` puts the two together again.
+    """
+
+    def pick(node: Params, path: str, wanted: bool) -> Params:
+        chosen: dict[str, Any] = {}
+        for name, child in node.items():
+            if isinstance(child, Mapping):
+                child = pick(child, f"{path}{name}/", wanted)
+                if child:
+                    chosen[name] = child
+            elif bool(pattern and re.search(pattern, path + name)) == wanted:
+                chosen[name] = child
+        return chosen
+
+    return pick(params, "", True), pick(params, "", False)
+
+
+def overlay(base: Params, changes: Params) -> Params:
+    """`base` with every parameter that `changes` holds taken from there."""
+    merged = dict(base)
+    for name, change in changes.items():
+        merged[name] = overlay(base.get(name, {}), change) if isinstance(change, Mapping) else change
+    return merged
 
 
 def size(table: Table) -> int:

@@ -108,15 +108,21 @@ class Run:
         full = config.lora.rank == 0
         low_rank = None if full else LoraConfig(**config.lora.to_dict())
         optimizer = OptimizerConfig(**config.optimizer.to_dict())
-        method = Method(
-            self.model.config, self.recipe, make_optimizer(optimizer, config.train.steps), full, config.seed
-        )
         mesh = make_mesh(**config.mesh.to_dict())
         placement = parameter_shardings(mesh, base, parameters.logical_axes(table))
-        frozen = jax.device_put(base, placement) if method.needs_base else {}
+        placed = jax.device_put(base, placement)
+        frozen, free = parameters.split(placed, config.train.frozen)
+        method = Method(
+            self.model.config,
+            self.recipe,
+            make_optimizer(optimizer, config.train.steps, table),
+            full,
+            config.seed,
+            bool(frozen),
+        )
         if low_rank is None:
             # A copy: the step donates what it trains, and the base may be the reference still.
-            trained = jax.device_put(jax.tree.map(jnp.copy, base), placement)
+            trained = jax.tree.map(jnp.copy, free)
         else:
             key = jax.random.fold_in(jax.random.key(config.seed), 1)
             trained = jax.device_put(lora.initialise(table, low_rank, key), replicated(mesh))
@@ -124,9 +130,10 @@ class Run:
         state = fit(
             method,
             method.init(trained),
-            frozen,
+            placed if method.needs_base else {},
             self.open_batches,
             steps=config.train.steps,
+            microbatches=config.train.batch_size // (config.train.microbatch_size or config.train.batch_size),
             workdir=workdir,
             mesh=mesh,
             checkpoint_every=config.checkpoint.every,
@@ -138,7 +145,7 @@ class Run:
             title=title,
         )
         if low_rank is None:
-            return Model(self.model.config, state.trained, self.model.tokenizer)
+            return Model(self.model.config, parameters.overlay(placed, state.trained), self.model.tokenizer)
         return Model(self.model.config, base, self.model.tokenizer, state.trained, low_rank)
 
 
@@ -149,12 +156,19 @@ def assemble(config: ConfigDict, model: Model) -> Run:
 
     Raises:
       DataError: at the first bad record, or, where bad records are skipped, if no good one is left.
+      ValueError: where the pattern of frozen parameters matches none, or all.
     """
     if model.adapter is not None:
         merged = lora.merge(model.params, model.adapter)
         model = Model(model.config, merged, model.tokenizer)
     recipe = recipe_of(config)
     source = open_source(config.data.to_dict(), world_of(config, model.config.vision.image_size))
+    frozen, free = parameters.split(model.params, config.train.frozen)
+    if config.train.frozen and not (frozen and free):
+        raise ValueError(
+            f"train.frozen={config.train.frozen!r} matches {'every' if frozen else 'no'} parameter; "
+            "paths look like 'vision/layers/fc1'"
+        )
     encoder, report = encoder_of(config, model, recipe), RecordReport()
     for error in getattr(source, "bad", ()):
         report.skipped(error)

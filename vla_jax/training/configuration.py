@@ -6,12 +6,13 @@ option of another recipe is an error, not a silence.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from vla_jax.data.sources import PREFERENCE_FOLDER
 from vla_jax.data.world import WorldConfig
 from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
 from vla_jax.recipes import available, default_options, named
@@ -57,7 +58,12 @@ def default_config() -> ConfigDict:
                 "max_completion_length": 76,  # tokens; a longer completion is cut and counted
                 "threads": 1,  # batches prepared at a time
             },
-            "train": {"steps": 1000, "batch_size": 32},
+            "train": {
+                "steps": 1000,
+                "batch_size": 32,
+                "microbatch_size": 0,  # rows that go through the model at a time; 0 takes the whole batch
+                "frozen": "",  # regular expression: parameters whose path matches are left as they are
+            },
             "optimizer": asdict(OptimizerConfig()),
             # Sizes of the mesh axes; -1 takes the devices that are left.
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
@@ -86,9 +92,8 @@ _SMALL_LANGUAGE = LlamaConfig(
     hidden_size=128,
     intermediate_size=336,
     num_layers=3,
-    num_heads=2,
-    num_kv_heads=2,
-    tie_embeddings=True,
+    num_heads=4,
+    num_kv_heads=4,
     unroll=True,
 )
 
@@ -112,8 +117,48 @@ def check(config: ConfigDict) -> None:
         section, name = field.split(".")
         if config[section][name] < 1:
             raise ValueError(f"{field} is {config[section][name]}; it must be at least 1")
+    rows, part = config.train.batch_size, config.train.microbatch_size
+    if part < 0 or (part and rows % part):
+        raise ValueError(
+            f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
+        )
+    for field, reason in _idle(config):
+        if _plain(_field(config, field)) != _plain(_field(default_config(), field)):
+            raise ValueError(f"{field} is set, but {reason} would ignore it; leave it at its default")
+    if config.optimizer.name == "muon" and config.lora.rank:
+        raise ValueError(
+            "optimizer.name='muon' trains whole matrices; take adamw for an adapter (lora.rank > 0)"
+        )
     if config.base.model and config.base.config:
         raise ValueError("base.model and base.config both say where training starts; set one of them to ''")
+
+
+def _idle(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Fields or sections that the rest of the configuration leaves unread, with what makes them so."""
+    if config.data.source == PREFERENCE_FOLDER:
+        yield "data.size", f"data.source={config.data.source}"
+    else:
+        yield "data.path", f"data.source={config.data.source}"
+        yield "data.box_format", f"data.source={config.data.source}"
+    if config.data.source != "world_preference":
+        yield "data.flip_labels", f"data.source={config.data.source}"
+    if config.lora.rank:
+        yield "train.frozen", "training an adapter (lora.rank > 0), which freezes all parameters,"
+    else:
+        yield "lora.alpha", "lora.rank=0"
+        yield "lora.targets", "lora.rank=0"
+    if config.optimizer.name != "muon":
+        yield "optimizer.matrix_learning_rate", f"optimizer.name={config.optimizer.name}"
+    if config.base.model:
+        yield "model", "the shape of base.model"
+    elif config.base.config and "model" not in config.base.inherit:
+        yield "model", "base.config with a base.inherit without 'model'"
+
+
+def _field(config: ConfigDict, path: str) -> Any:
+    for name in path.split("."):
+        config = config[name]
+    return config.to_dict() if isinstance(config, ConfigDict) else config
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def fit(
     open_batches: Callable[[int], Iterator[Batch]],
     *,
     steps: int,
+    microbatches: int,
     workdir: Path,
     mesh: Mesh,
     checkpoint_every: int,
@@ -53,6 +54,7 @@ def fit(
       base: frozen parameters, placed on the mesh.
       open_batches: first step -> batches from there on.
       steps: steps of the whole run.
+      microbatches: in how many parts a batch goes through the model.
       workdir: checkpoints and logs go here.
       mesh: the devices.
       checkpoint_every: steps between checkpoints; the last step is always saved.
@@ -76,7 +78,7 @@ def fit(
     if start >= steps:
         checkpoints.close()
         return state
-    step_function = make_step(method)
+    step_function = make_step(method, microbatches)
     tracker = Tracker(workdir, start, steps, len(next(open_batches(start)).weights), title)
     pending: tuple[int, Metrics, int] | None = None
 

@@ -1,28 +1,39 @@
-"""Optimizer and learning-rate schedule from optax."""
+"""Optimizers and learning-rate schedules from optax."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
+from vla_jax.models.parameters import Params, Table
+
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "linear", "cosine")
 Schedule = Callable[[jax.Array | int], jax.Array | float]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its schedule.
+    """The optimizer and its schedule.
 
     Attributes:
+      name: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101), or "muon" (Jordan et al. 2024) for the
+        matrices of the towers' linear layers, with AdamW for all else: whole parameters only, no adapters.
       learning_rate: its peak.
       schedule: how it falls to 0 after the warm-up: "constant" (not at all), "linear" or "cosine".
       warmup_ratio: share of all steps over which it rises from 0.
-      beta1, beta2, weight_decay: AdamW's.
+      matrix_learning_rate: Muon's own peak, on the scale of AdamW's (its updates have a root mean square of
+        0.2; Liu et al. 2025, arXiv:2502.16982); the schedule is the same.
+      beta1, beta2, weight_decay: AdamW's; Muon shares the decay.
       max_grad_norm: gradients are scaled down to this global norm.
     """
 
+    name: str = "adamw"
     learning_rate: float = 1e-4
+    matrix_learning_rate: float = 2e-3
     schedule: str = "linear"
     warmup_ratio: float = 0.05
     beta1: float = 0.9
@@ -31,6 +42,8 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer.name is {self.name!r}; choose one of {', '.join(OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"optimizer.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
 
@@ -50,14 +63,36 @@ def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
     return optax.join_schedules([rise, falls[config.schedule]], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW behind global-norm clipping."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(
-            make_schedule(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            weight_decay=config.weight_decay,
-        ),
+def make_optimizer(config: OptimizerConfig, steps: int, table: Table) -> optax.GradientTransformation:
+    """The optimizer behind global-norm clipping; `table` tells matrices of linear layers."""
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), _optimizer(config, steps, table))
+
+
+def _optimizer(config: OptimizerConfig, steps: int, table: Table) -> optax.GradientTransformation:
+    schedule = make_schedule(config, steps)
+    decay = config.weight_decay
+    if config.name == "adamw":
+        return optax.adamw(schedule, b1=config.beta1, b2=config.beta2, weight_decay=decay)
+    return muon(
+        make_schedule(replace(config, learning_rate=config.matrix_learning_rate), steps),
+        weight_decay=decay,
+        adam_b1=config.beta1,
+        adam_b2=config.beta2,
+        adam_weight_decay=decay,
+        adam_learning_rate=schedule,
+        muon_weight_dimension_numbers=lambda params: _matrices(params, table),
+        consistent_rms=0.2,
     )
+
+
+def _matrices(params: Params, table: Any) -> Any:
+    """Input and output axis of each parameter that Muon takes, None at the others; stacked layers are apart.
+
+    Optax also asks about the tree as each of the two optimizers sees it, the other's parameters masked.
+    """
+    if isinstance(params, optax.MaskedNode):
+        return params
+    if not isinstance(params, Mapping):
+        last = params.ndim - 1
+        return MuonDimensionNumbers((last - 1,), (last,)) if table.is_block_linear else None
+    return {name: _matrices(child, table[name]) for name, child in params.items()}

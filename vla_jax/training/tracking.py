@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -34,7 +35,14 @@ class Tracker:
         os.replace(partial, self._path)
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
-        self._bar = tqdm(total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            desc=title,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,
+        )
         self._times = deque([time.perf_counter()], maxlen=_SPEED_STEPS + 1)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

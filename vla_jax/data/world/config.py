@@ -9,6 +9,7 @@ _PROBABILITIES = (
     "colour_words",
     "size_words",
     "caption_first",
+    "existence_questions",
     "swap_fraction",
 )
 
@@ -35,6 +36,8 @@ class WorldConfig:
       size_words: probability that a mention of a small or a large object names the size.
       max_sentences: most sentences of a caption.
       questions_per_record: question-answer turns of a supervised record beside its caption.
+      existence_questions: share of them that ask whether something is there; the others ask for a number, a
+        colour or a relation.
       caption_first: probability that the caption is the first turn of a supervised record; otherwise it
         stands at a random place.
       swap_fraction: share of preference pairs whose hallucination replaces a true object; in the others
@@ -60,6 +63,7 @@ class WorldConfig:
     size_words: float = 0.1
     max_sentences: int = 2
     questions_per_record: int = 3
+    existence_questions: float = 0.55
     caption_first: float = 0.5
     swap_fraction: float = 0.5
     probes_per_split: int = 2
@@ -73,6 +77,9 @@ class WorldConfig:
                 )
         for name in _PROBABILITIES:
             self._require(name, 0 <= getattr(self, name) <= 1, "a probability, from 0 to 1")
+        self._require(
+            "existence_questions", self.existence_questions > 0, "above 0: no other kind is endless"
+        )
         self._require("seed", self.seed >= 0, "0 or more")
         self._require("image_size", self.image_size >= 32, "at least 32 pixels, else objects are mere dots")
         self._require("min_objects", self.min_objects >= 2, "at least 2: a lone object has no context")

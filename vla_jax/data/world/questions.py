@@ -7,6 +7,7 @@ import numpy as np
 
 from vla_jax.data.schema import Turn
 from vla_jax.data.world.categories import CATEGORIES, CATEGORY, COLOURS
+from vla_jax.data.world.config import WorldConfig
 from vla_jax.data.world.draws import chance, pick, pick_weighted
 from vla_jax.data.world.scenes import Scene, SceneObject
 from vla_jax.data.world.text import COUNT_WORDS, article
@@ -41,11 +42,13 @@ def existence_question(name: str) -> str:
     return f"Is there {article(name)} {name} in the picture?"
 
 
-def draw_questions(rng: np.random.Generator, scene: Scene, count: int) -> list[Turn]:
-    """`count` different questions about the scene with true answers: existence, number, colour, place."""
+def draw_questions(rng: np.random.Generator, config: WorldConfig, scene: Scene) -> list[Turn]:
+    """Different questions about the scene with true answers: existence, number, colour, place."""
+    rest = (1 - config.existence_questions) / len(_FURTHER_KINDS)
+    weights = (config.existence_questions, *[rest] * len(_FURTHER_KINDS))
     turns: dict[str, Turn] = {}
-    while len(turns) < count:
-        turn = pick_weighted(rng, _KINDS, _WEIGHTS)(rng, scene)
+    while len(turns) < config.questions_per_record:
+        turn = pick_weighted(rng, (_existence, *_FURTHER_KINDS), weights)(rng, scene)
         if turn is not None:
             turns.setdefault(turn.question, turn)
     return list(turns.values())
@@ -99,8 +102,7 @@ def _distance(subject: SceneObject, other: SceneObject, relation: Relation) -> f
     return relation.sign * (getattr(subject, relation.axis) - getattr(other, relation.axis))
 
 
-_KINDS = (_existence, _number, _colour, _place)
-_WEIGHTS = (0.55, 0.15, 0.15, 0.15)
+_FURTHER_KINDS = (_number, _colour, _place)
 
 
 def every_question_word() -> Iterable[Turn]:

@@ -102,7 +102,7 @@ class SupervisedWorld(_World):
         scene = biased_scene(rng, config)
         mentions = [*true_mentions(rng, config, scene), *imagined_mentions(rng, config, scene)]
         caption = Turn(pick(rng, CAPTION_QUESTIONS), str(draw_caption(rng, config, mentions)))
-        turns = draw_questions(rng, scene, config.questions_per_record)
+        turns = draw_questions(rng, config, scene)
         place = 0 if chance(rng, config.caption_first) else between(rng, 0, len(turns))
         return scene, (*turns[:place], caption, *turns[place:])
 

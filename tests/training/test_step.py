@@ -1,0 +1,62 @@
+"""A step changes what is trained and nothing else."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests.small_models import tiny_model
+from vla_jax.data import BatchPlan, Encoder, batches
+from vla_jax.data.world import PreferenceWorld, SupervisedWorld, WorldConfig
+from vla_jax.models import LoraConfig, llava, lora, parameters
+from vla_jax.recipes import named
+from vla_jax.training.step import Method, gradients_and_metrics, make_step
+
+
+@pytest.fixture(scope="module")
+def batch():
+    model, recipe = tiny_model(), named("sft")
+    source = SupervisedWorld(WorldConfig(), 8)
+    encoder = Encoder(
+        model.tokenizer, 24, 4, recipe.responses, max_prompt_length=24, max_completion_length=40
+    )
+    return next(batches(source, encoder, BatchPlan(8, 4, 0), stop=1))
+
+
+def gradients_of(model, trained, base, batch, *, frozen):
+    """What one step of plain gradient descent at rate 1 takes from each trained parameter."""
+    method = Method(model.config, named("sft"), optax.sgd(1.0), full=True, seed=0, frozen=frozen)
+    before = jax.tree.map(np.asarray, trained)
+    state, _ = make_step(method)(method.init(trained), base, batch)
+    return jax.tree.map(lambda old, new: old - np.asarray(new), before, state.trained)
+
+
+def test_the_others_gradients_are_the_same_where_some_parameters_are_frozen(batch):
+    model = tiny_model()
+    all_of_them = gradients_of(model, model.params, {}, batch, frozen=False)
+    model = tiny_model()
+    frozen, free = parameters.split(model.params, "^vision/")
+    some = gradients_of(model, free, model.params, batch, frozen=True)
+    assert some.keys() == {"projector", "language"}
+    assert frozen.keys() == {"vision"}
+    expected = {name: all_of_them[name] for name in some}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), some, expected)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(some)) > 1e-3
+
+
+@pytest.mark.parametrize("microbatches", [2, 4])
+@pytest.mark.parametrize("recipe, full", [("sft", True), ("lpoi", False)])
+def test_a_batch_in_parts_gives_the_whole_batchs_gradients_and_metrics(recipe, full, microbatches):
+    model, recipe = tiny_model(), named(recipe)
+    world = SupervisedWorld if full else PreferenceWorld
+    encoder = Encoder(model.tokenizer, 24, 4, recipe.responses, recipe.further_turns, max_prompt_length=24)
+    batch = next(batches(world(WorldConfig(), 8), encoder, BatchPlan(8, 8, 0), stop=1))
+    # Rows of unequal weight, one that does not count: means of means would differ.
+    batch = batch._replace(weights=np.array([1, 1, 0, 1, 1, 1, 1, 1], np.float32))
+    adapter = lora.initialise(llava.table(model.config), LoraConfig(rank=2), jax.random.key(0))
+    trained, base = (model.params, {}) if full else (adapter, model.params)
+    method = Method(model.config, recipe, optax.identity(), full, seed=0)
+    compute = jax.jit(gradients_and_metrics, static_argnums=(0, 4))
+    whole = compute(method, trained, base, batch, 1)
+    parts = compute(method, trained, base, batch, microbatches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), parts, whole)
