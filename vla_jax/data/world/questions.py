@@ -48,17 +48,14 @@ def draw_questions(rng: np.random.Generator, config: WorldConfig, scene: Scene) 
     weights = (config.existence_questions, *[rest] * len(_FURTHER_KINDS))
     turns: dict[str, Turn] = {}
     while len(turns) < config.questions_per_record:
-        turn = pick_weighted(rng, (existence_turn, *_FURTHER_KINDS), weights)(rng, scene)
+        turn = pick_weighted(rng, (_existence, *_FURTHER_KINDS), weights)(rng, scene)
         if turn is not None:
             turns.setdefault(turn.question, turn)
     return list(turns.values())
 
 
-def existence_turn(rng: np.random.Generator, scene: Scene) -> Turn:
-    """Whether something is there: yes and no equally often.
-
-    Half of the absent categories asked for are partners of present ones.
-    """
+def _existence(rng: np.random.Generator, scene: Scene) -> Turn:
+    """Yes and no equally often; half of the absent categories asked for are partners of present ones."""
     answer = chance(rng, 0.5)
     if answer:
         name = pick(rng, scene.names)

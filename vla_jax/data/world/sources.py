@@ -173,21 +173,20 @@ class PreferenceWorld(_World):
 
     def __getitem__(self, index: int) -> Record:
         preference = self.preference(index)
-        asked, general = preference.asked, CAPTION_QUESTIONS[index % len(CAPTION_QUESTIONS)]
         image, objects = render(preference.scene, self.config.image_size)
         return Record(
             key=self._key(index),
             image=image,
-            question=asked.question if asked else general,
+            question=CAPTION_QUESTIONS[index % len(CAPTION_QUESTIONS)],
             responses=self._labelled(index, preference),
             objects=tuple(objects),
         )
 
     def _labelled(self, index: int, preference: Preference) -> dict[str, str]:
-        texts = preference.texts
+        captions = str(preference.chosen), str(preference.rejected)
         if self.flip_labels and chance(self._generator(index, _Stream.LABEL_FLIPS), 0.5):
-            texts = texts[::-1]
-        return dict(zip((CHOSEN, REJECTED), texts, strict=True))
+            captions = captions[::-1]
+        return dict(zip((CHOSEN, REJECTED), captions, strict=True))
 
 
 class EvaluationWorld(_World):
