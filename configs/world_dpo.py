@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.lora.rank = 8
     config.lora.alpha = 8.0
     config.train.steps = 60
-    config.train.batch_size = 32
+    config.train.batch_size = 64
     config.train.microbatch_size = 8
     config.optimizer.learning_rate = 3e-3
     config.optimizer.schedule = "linear"
