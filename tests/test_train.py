@@ -29,7 +29,9 @@ TINY = (
 
 
 def command(config: str, workdir: Path, *settings: str) -> list[str]:
-    flags = [f"--config.{setting}" for setting in (*TINY, f"base.cache={workdir.parent / 'base'}", *settings)]
+    loaded = any(setting.startswith("base.model=") for setting in settings)
+    tiny = [setting for setting in TINY if not (loaded and setting.startswith("model."))]
+    flags = [f"--config.{setting}" for setting in (*tiny, f"base.cache={workdir.parent / 'base'}", *settings)]
     return [
         sys.executable,
         "-m",

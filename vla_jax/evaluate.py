@@ -45,7 +45,8 @@ def evaluate(config: ConfigDict, model: Model, title: str = "evaluate") -> Evalu
     """
     source, vocabulary = open_scenes(config, model.config.vision.image_size)
     asked = answerer(model, config.data.max_prompt_length, config.evaluation.batch_size)
-    with tqdm(desc=title, unit="answer", dynamic_ncols=True) as bar:
+    every = 0.1 if sys.stderr.isatty() else 10
+    with tqdm(desc=title, unit="answer", dynamic_ncols=True, mininterval=every) as bar:
         return run(
             asked.answer,
             source,

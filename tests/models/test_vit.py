@@ -39,7 +39,8 @@ def test_patches_follow_the_class_token_row_by_row(params, pixels, row, column):
 
 
 def test_the_patch_embedding_is_a_convolution(params, pixels):
-    bare = {**params, "position": jnp.zeros_like(params["position"])}
+    plain_norm = {"scale": jnp.ones(16), "bias": jnp.zeros(16)}
+    bare = {**params, "position": jnp.zeros_like(params["position"]), "pre_norm": plain_norm}
     convolved = jax.lax.conv_general_dilated(
         pixels, params["patch"], (8, 8), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     ).reshape(2, 9, 16)

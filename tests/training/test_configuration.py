@@ -38,6 +38,15 @@ def test_counts_below_one_are_refused_by_name(section, field):
         check(config)
 
 
+def test_microbatches_must_divide_the_batch_unless_it_fits_in_one():
+    config = default_config()
+    config.train.batch_size, config.train.microbatch_size = 4, 8
+    check(config)
+    config.train.batch_size = 12
+    with pytest.raises(ValueError, match="train.microbatch_size is 8; it must divide train.batch_size"):
+        check(config)
+
+
 def test_an_unknown_key_is_an_error():
     with pytest.raises((KeyError, AttributeError)):
         default_config().train.stepz = 3

@@ -53,10 +53,16 @@ def test_a_batch_in_parts_gives_the_whole_batchs_gradients_and_metrics(recipe, f
     batch = next(batches(world(WorldConfig(), 8), encoder, BatchPlan(8, 8, 0), stop=1))
     # Rows of unequal weight, one that does not count: means of means would differ.
     batch = batch._replace(weights=np.array([1, 1, 0, 1, 1, 1, 1, 1], np.float32))
-    adapter = lora.initialise(llava.table(model.config), LoraConfig(rank=2), jax.random.key(0))
+    fresh = lora.initialise(llava.table(model.config), LoraConfig(rank=2), jax.random.key(0))
+    adapter = jax.tree.map(lambda x: x + 0.1, fresh)
     trained, base = (model.params, {}) if full else (adapter, model.params)
     method = Method(model.config, recipe, optax.identity(), full, seed=0)
     compute = jax.jit(gradients_and_metrics, static_argnums=(0, 4))
     whole = compute(method, trained, base, batch, 1)
     parts = compute(method, trained, base, batch, microbatches)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), parts, whole)
+
+    def close(part, whole):
+        # Sums in another order: float32 leaves errors of the size of the largest numbers summed.
+        np.testing.assert_allclose(part, whole, rtol=1e-4, atol=max(2e-6, 1e-4 * np.abs(whole).max()))
+
+    jax.tree.map(close, parts, whole)

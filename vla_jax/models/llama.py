@@ -83,6 +83,8 @@ def table(config: LlamaConfig, prefix: str, head: str) -> Table:
     def norm(name: str) -> Parameter:
         return Parameter((d,), ("embed",), ones, f"{name}.weight")
 
+    # A fresh block begins as the identity and looks at everything alike (Yang et al. 2022, arXiv:2203.03466,
+    # appendix D.2): what it reads is then what it has learnt, not noise it must first unlearn.
     layer = {
         "norm1": norm(f"{block}input_layernorm"),
         "q_proj": linear(embed, heads, f"{block}self_attn.q_proj", scale=0.0),

@@ -68,7 +68,7 @@ def linear(
       inputs: (size, logical axis) of the input.
       outputs: (size, logical axis) of the output.
       name: the layer's Hugging Face name, without `.weight`.
-      scale: factor on the standard deviation, e.g. 1 / sqrt(2 layers) for a residual branch's last layer.
+      scale: factor on the standard deviation, e.g. 1 / sqrt(2 layers) where a residual branch ends, or 0.
     """
     init = normal(scale / math.sqrt(inputs[0]))
     shape, axes = (inputs[0], outputs[0]), (inputs[1], outputs[1])

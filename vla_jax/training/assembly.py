@@ -105,7 +105,7 @@ class Run:
         """Trains, or goes on training, in `workdir`; returns the trained model."""
         config, base = self.config, self.model.params
         table = llava.table(self.model.config)
-        full = config.lora.rank == 0
+        full, rows = config.lora.rank == 0, config.train.batch_size
         low_rank = None if full else LoraConfig(**config.lora.to_dict())
         optimizer = OptimizerConfig(**config.optimizer.to_dict())
         mesh = make_mesh(**config.mesh.to_dict())
@@ -133,7 +133,7 @@ class Run:
             placed if method.needs_base else {},
             self.open_batches,
             steps=config.train.steps,
-            microbatches=config.train.batch_size // (config.train.microbatch_size or config.train.batch_size),
+            microbatches=max(1, rows // (config.train.microbatch_size or rows)),
             workdir=workdir,
             mesh=mesh,
             checkpoint_every=config.checkpoint.every,

@@ -61,7 +61,7 @@ def default_config() -> ConfigDict:
             "train": {
                 "steps": 1000,
                 "batch_size": 32,
-                "microbatch_size": 0,  # rows that go through the model at a time; 0 takes the whole batch
+                "microbatch_size": 0,  # most rows that go through the model at once; 0 takes the whole batch
                 "frozen": "",  # regular expression: parameters whose path matches are left as they are
             },
             "optimizer": asdict(OptimizerConfig()),
@@ -118,7 +118,7 @@ def check(config: ConfigDict) -> None:
         if config[section][name] < 1:
             raise ValueError(f"{field} is {config[section][name]}; it must be at least 1")
     rows, part = config.train.batch_size, config.train.microbatch_size
-    if part < 0 or (part and rows % part):
+    if part < 0 or (0 < part < rows and rows % part):
         raise ValueError(
             f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
         )

@@ -21,7 +21,8 @@ class OptimizerConfig:
 
     Attributes:
       name: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101), or "muon" (Jordan et al. 2024) for the
-        matrices of the towers' linear layers, with AdamW for all else: whole parameters only, no adapters.
+        matrices of the towers' linear layers, with AdamW for all else, both with Nesterov's momentum: whole
+        parameters only, no adapters.
       learning_rate: its peak.
       schedule: how it falls to 0 after the warm-up: "constant" (not at all), "linear" or "cosine".
       warmup_ratio: share of all steps over which it rises from 0.

@@ -173,7 +173,7 @@ def make_step(
     def step(state: TrainState, base: Params, batch: Batch) -> tuple[TrainState, Metrics]:
         gradients, metrics = gradients_and_metrics(method, state.trained, base, batch, microbatches)
         updates, optimizer_state = method.optimizer.update(gradients, state.optimizer_state, state.trained)
-        metrics = {**metrics, "grad_norm": optax.global_norm(gradients)}
+        metrics = {**metrics, "grad_norm": optax.tree.norm(gradients)}
         trained = optax.apply_updates(state.trained, updates)
         return TrainState(state.step + 1, trained, optimizer_state), metrics
 
