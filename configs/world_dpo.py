@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.data.source = "world_preference"
     config.data.size = 20_000
     config.data.max_completion_length = 24
+    config.world.preference_questions = 0.3
     config.lora.rank = 8
     config.lora.alpha = 8.0
     config.train.steps = 60

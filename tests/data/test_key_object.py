@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vla_jax.data import Object, Record
-from vla_jax.data.key_object import CENTRAL, NAMED, UNNAMED, key_object
+from vla_jax.data.key_object import CENTRAL, DENIED, NAMED, UNNAMED, key_object
 
 BOXES = {
     "cat": (0.0, 0.0, 10.0, 10.0),
@@ -70,3 +70,19 @@ def test_without_a_name_that_matches_the_first_box_is_taken():
 def test_without_any_box_the_centre_of_the_image_is_taken(unboxed):
     # The central half of each side of an 80 x 40 image.
     assert key_object(record(unboxed=unboxed), "A cat.") == ((20.0, 10.0, 60.0, 30.0), CENTRAL)
+
+
+@pytest.mark.parametrize("answer", ["No.", "no", "No, there is none."])
+def test_a_denial_of_something_absent_is_about_no_box(answer):
+    for names in (("cat",), ()):
+        box, origin = key_object(record(*names, question="Is there a dog?"), answer)
+        assert origin == DENIED and box == (0, 0, 0, 0)
+
+
+def test_a_denial_about_something_boxed_is_about_that():
+    assert found(record("cat", "dog", question="Is the dog black?"), "No.") == "dog"
+
+
+@pytest.mark.parametrize("answer", ["Nothing special.", "Not a soul.", "Noon."])
+def test_other_words_deny_nothing(answer):
+    assert key_object(record("cat"), answer).origin == UNNAMED

@@ -7,10 +7,12 @@ from vla_jax.data.schema import Box, Record
 
 NAMED = "box of an object the texts name"
 UNNAMED = "first box given"
+DENIED = "nothing, where the answer only says no"
 CENTRAL = "central object prior"
 
 # Photographers put the subject in the middle: the central half of each side.
 _CENTRE = 0.25
+_DENIAL = re.compile(r"\W*no\b", re.IGNORECASE)
 
 
 class KeyObject(NamedTuple):
@@ -26,7 +28,10 @@ def key_object(record: Record, answer: str) -> KeyObject:
     Looked for in the answer's first sentence, then in the question, then in the rest of the answer. Without a
     name that matches, the first box given; without any box, the centre of the image.
 
-    Source: LPOI, section 3.1 (order of the search).
+    But an answer that begins with "No" and names nothing boxed is about something absent. Its box is empty,
+    and all its views are the image: masking what happens to be there would teach that "No" is wrong.
+
+    Source: LPOI, section 3.1 (order of the search); the denial is ours.
     """
     boxed = [(o.name, o.box) for o in record.objects if o.box is not None]
     first, _, rest = answer.partition(".")
@@ -34,6 +39,8 @@ def key_object(record: Record, answer: str) -> KeyObject:
         found = [(place, box) for name, box in boxed if (place := _place(name, text)) is not None]
         if found:
             return KeyObject(min(found)[1], NAMED)
+    if _DENIAL.match(answer):
+        return KeyObject((0.0, 0.0, 0.0, 0.0), DENIED)
     if boxed:
         return KeyObject(boxed[0][1], UNNAMED)
     height, width = record.image.shape[:2]

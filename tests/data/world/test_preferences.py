@@ -73,3 +73,17 @@ def test_a_record_carries_both_captions_and_the_objects():
 def test_a_world_without_absent_partners_is_refused():
     with pytest.raises(ValueError, match="cooccurrence"):
         PreferenceWorld(WorldConfig(cooccurrence=1.0), 10)
+
+
+def test_questions_take_their_share_and_are_answered_truly_in_words_of_equal_number():
+    config = replace(WorldConfig(), preference_questions=0.4)
+    world = PreferenceWorld(config, 300)
+    asked = [index for index in range(300) if world.preference(index).asked]
+    assert 90 < len(asked) < 150
+    for index in asked:
+        record = world[index]
+        name = re.fullmatch(r"Is there an? (\w+) in the picture\?", record.question)[1]
+        assert record.responses["chosen"] == ("Yes." if name in {o.name for o in record.objects} else "No.")
+        assert {record.responses["chosen"], record.responses["rejected"]} == {"Yes.", "No."}
+    answers = [world[index].responses["chosen"] for index in asked]
+    assert 0.35 < answers.count("Yes.") / len(answers) < 0.65

@@ -11,6 +11,7 @@ _PROBABILITIES = (
     "caption_first",
     "existence_questions",
     "swap_fraction",
+    "preference_questions",
 )
 
 
@@ -42,6 +43,8 @@ class WorldConfig:
         stands at a random place.
       swap_fraction: share of preference pairs whose hallucination replaces a true object; in the others
         it is added to them.
+      preference_questions: share of preference records that ask whether something is there, instead of for a
+        caption.
       probes_per_split: yes/no probes of an evaluation record in each split, half of them "yes".
 
     Raises:
@@ -66,6 +69,7 @@ class WorldConfig:
     existence_questions: float = 0.55
     caption_first: float = 0.5
     swap_fraction: float = 0.5
+    preference_questions: float = 0.0
     probes_per_split: int = 2
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """Preference pairs: a true caption and one that gives in to the language prior, of exactly equal length.
 
 Both captions have the same number of words, sentences and punctuation marks, and the same order: no model can
-tell them apart by their length, or win by being brief.
+tell them apart by their length, or win by being brief. Where a record asks whether something is there, each
+answer is one word.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vla_jax.data.schema import Turn
 from vla_jax.data.world.categories import CATEGORY
 from vla_jax.data.world.config import WorldConfig
 from vla_jax.data.world.draws import chance, pick, shuffled
+from vla_jax.data.world.questions import existence_turn, yes_or_no
 from vla_jax.data.world.scenes import Scene, biased_scene
 from vla_jax.data.world.text import (
     ADJECTIVES,
@@ -37,12 +40,21 @@ class Preference:
       chosen: true, and mentions every category present.
       rejected: mentions `hallucinated` as well or instead.
       hallucinated: the one category mentioned that is absent, partner of an anchor.
+      asked: a question whether something is there, with its true answer, where the record asks that instead.
     """
 
     scene: Scene
     chosen: Caption
     rejected: Caption
     hallucinated: str
+    asked: Turn | None = None
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """What is chosen and what is rejected, in words."""
+        if self.asked is not None:
+            return self.asked.answer, yes_or_no(self.asked.answer != yes_or_no(True))
+        return str(self.chosen), str(self.rejected)
 
 
 def draw_preference(rng: np.random.Generator, config: WorldConfig) -> Preference:
@@ -55,7 +67,9 @@ def draw_preference(rng: np.random.Generator, config: WorldConfig) -> Preference
     while True:
         scene = biased_scene(rng, config)
         if scene.absent_partners and (swap or len(_stated(full_mentions(scene))) >= _ADDED_WORDS):
-            return (_swapped if swap else _extended)(rng, config, scene)
+            pair = (_swapped if swap else _extended)(rng, config, scene)
+            asks = chance(rng, config.preference_questions)
+            return replace(pair, asked=existence_turn(rng, scene)) if asks else pair
 
 
 def _swapped(rng: np.random.Generator, config: WorldConfig, scene: Scene) -> Preference:

@@ -173,20 +173,21 @@ class PreferenceWorld(_World):
 
     def __getitem__(self, index: int) -> Record:
         preference = self.preference(index)
+        asked, general = preference.asked, CAPTION_QUESTIONS[index % len(CAPTION_QUESTIONS)]
         image, objects = render(preference.scene, self.config.image_size)
         return Record(
             key=self._key(index),
             image=image,
-            question=CAPTION_QUESTIONS[index % len(CAPTION_QUESTIONS)],
+            question=asked.question if asked else general,
             responses=self._labelled(index, preference),
             objects=tuple(objects),
         )
 
     def _labelled(self, index: int, preference: Preference) -> dict[str, str]:
-        captions = str(preference.chosen), str(preference.rejected)
+        texts = preference.texts
         if self.flip_labels and chance(self._generator(index, _Stream.LABEL_FLIPS), 0.5):
-            captions = captions[::-1]
-        return dict(zip((CHOSEN, REJECTED), captions, strict=True))
+            texts = texts[::-1]
+        return dict(zip((CHOSEN, REJECTED), texts, strict=True))
 
 
 class EvaluationWorld(_World):
