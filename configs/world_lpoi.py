@@ -8,4 +8,5 @@ from configs import world_dpo
 def get_config() -> ConfigDict:
     config = world_dpo.get_config()
     config.recipe = "lpoi"
+    config.options.lpoi.num_views = 3  # the shortest list of the paper: the whole run in two minutes
     return config

@@ -21,10 +21,11 @@ def get_config() -> ConfigDict:
     config.world.max_sentences = 1
     config.world.swap_fraction = 1.0
     config.world.questions_per_record = 3
+    config.world.caption_first = 0.0  # an answer that follows a caption can be read off it
     config.world.existence_questions = 0.85
     config.data.source = "world_supervised"
     config.data.max_completion_length = 72
-    config.train.steps = 1600
+    config.train.steps = 1200
     config.train.batch_size = 32
     config.train.microbatch_size = 8  # fits the cache of a core
     config.train.frozen = "^vision/"
@@ -34,6 +35,6 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.beta2 = 0.99
     config.optimizer.weight_decay = 0.01
-    config.checkpoint.every = 400
+    config.checkpoint.every = 300
     config.evaluation.scenes = 0
     return config

@@ -83,7 +83,9 @@ def test_questions_take_their_share_and_are_answered_truly_in_words_of_equal_num
     for index in asked:
         record = world[index]
         name = re.fullmatch(r"Is there an? (\w+) in the picture\?", record.question)[1]
-        assert record.responses["chosen"] == ("Yes." if name in {o.name for o in record.objects} else "No.")
+        names = {thing.name for thing in record.objects}
+        assert record.responses["chosen"] == ("Yes." if name in names else "No.")
         assert {record.responses["chosen"], record.responses["rejected"]} == {"Yes.", "No."}
+        assert name in (*names, world.preference(index).hallucinated)
     answers = [world[index].responses["chosen"] for index in asked]
     assert 0.35 < answers.count("Yes.") / len(answers) < 0.65

@@ -32,7 +32,8 @@ class WorldConfig:
       min_visible: fraction of every object's area that other objects leave visible.
       grid: centres of objects lie on this many lines a side (a small tower learns shapes sooner when they
         come at few offsets from its patches); 0 puts them anywhere.
-      prior_mentions: probability that the biased annotator mentions an anchor's absent partner.
+      prior_mentions: probability that the biased annotator imagines an anchor's absent partner, and says
+        so in the caption and when asked for it.
       colour_words: probability that a mention names the colour.
       size_words: probability that a mention of a small or a large object names the size.
       max_sentences: most sentences of a caption.
@@ -43,7 +44,7 @@ class WorldConfig:
         stands at a random place.
       swap_fraction: share of preference pairs whose hallucination replaces a true object; in the others
         it is added to them.
-      preference_questions: share of preference records that ask whether something is there, instead of for a
+      preference_questions: share of preference records that ask whether one object is there, not for a
         caption.
       probes_per_split: yes/no probes of an evaluation record in each split, half of them "yes".
 

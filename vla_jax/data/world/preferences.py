@@ -1,8 +1,8 @@
 """Preference pairs: a true caption and one that gives in to the language prior, of exactly equal length.
 
 Both captions have the same number of words, sentences and punctuation marks, and the same order: no model can
-tell them apart by their length, or win by being brief. Where a record asks whether something is there, each
-answer is one word.
+tell them apart by their length, or win by being brief. Some records ask instead whether one object is there;
+then both answers are one word.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vla_jax.data.schema import Turn
 from vla_jax.data.world.categories import CATEGORY
 from vla_jax.data.world.config import WorldConfig
 from vla_jax.data.world.draws import chance, pick, shuffled
-from vla_jax.data.world.questions import existence_turn, yes_or_no
+from vla_jax.data.world.questions import existence_question, yes_or_no
 from vla_jax.data.world.scenes import Scene, biased_scene
 from vla_jax.data.world.text import (
     ADJECTIVES,
@@ -40,21 +39,28 @@ class Preference:
       chosen: true, and mentions every category present.
       rejected: mentions `hallucinated` as well or instead.
       hallucinated: the one category mentioned that is absent, partner of an anchor.
-      asked: a question whether something is there, with its true answer, where the record asks that instead.
+      asked: the category that the record asks for instead of a caption, if any: the hallucinated one or one
+        that is there, equally often.
     """
 
     scene: Scene
     chosen: Caption
     rejected: Caption
     hallucinated: str
-    asked: Turn | None = None
+    asked: str | None = None
+
+    @property
+    def question(self) -> str | None:
+        """The question after `asked`."""
+        return existence_question(self.asked) if self.asked else None
 
     @property
     def texts(self) -> tuple[str, str]:
         """What is chosen and what is rejected, in words."""
-        if self.asked is not None:
-            return self.asked.answer, yes_or_no(self.asked.answer != yes_or_no(True))
-        return str(self.chosen), str(self.rejected)
+        if self.asked is None:
+            return str(self.chosen), str(self.rejected)
+        there = self.asked in self.scene.names
+        return yes_or_no(there), yes_or_no(not there)
 
 
 def draw_preference(rng: np.random.Generator, config: WorldConfig) -> Preference:
@@ -67,9 +73,8 @@ def draw_preference(rng: np.random.Generator, config: WorldConfig) -> Preference
     while True:
         scene = biased_scene(rng, config)
         if scene.absent_partners and (swap or len(_stated(full_mentions(scene))) >= _ADDED_WORDS):
-            pair = (_swapped if swap else _extended)(rng, config, scene)
-            asks = chance(rng, config.preference_questions)
-            return replace(pair, asked=existence_turn(rng, scene)) if asks else pair
+            captions = (_swapped if swap else _extended)(rng, config, scene)
+            return _asking(rng, captions) if chance(rng, config.preference_questions) else captions
 
 
 def _swapped(rng: np.random.Generator, config: WorldConfig, scene: Scene) -> Preference:
@@ -100,6 +105,11 @@ def _extended(rng: np.random.Generator, config: WorldConfig, scene: Scene) -> Pr
     return Preference(
         scene, chosen, rejected.replaced(lone, *shuffled(rng, [lone, Mention(partner)])), partner
     )
+
+
+def _asking(rng: np.random.Generator, captions: Preference) -> Preference:
+    name = captions.hallucinated if chance(rng, 0.5) else pick(rng, captions.scene.names)
+    return replace(captions, asked=name)
 
 
 def _with_one_more(

@@ -1,6 +1,6 @@
-"""Question-answer turns about a scene; the answers are always true."""
+"""Question-answer turns about a scene; all answers are true but for what an annotator imagines."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -42,28 +42,40 @@ def existence_question(name: str) -> str:
     return f"Is there {article(name)} {name} in the picture?"
 
 
-def draw_questions(rng: np.random.Generator, config: WorldConfig, scene: Scene) -> list[Turn]:
-    """Different questions about the scene with true answers: existence, number, colour, place."""
+def existence_turn(name: str, answer: bool) -> Turn:
+    """The question whether the category is in the picture, and its answer."""
+    return Turn(existence_question(name), yes_or_no(answer))
+
+
+def draw_questions(
+    rng: np.random.Generator, config: WorldConfig, scene: Scene, imagined: Collection[str]
+) -> list[Turn]:
+    """Different questions about the scene: existence, number, colour, place.
+
+    The answers are true, except that an annotator who imagines a category says it is there.
+    """
+
+    def existence(rng: np.random.Generator, scene: Scene) -> Turn:
+        name = _asked_for(rng, scene)
+        return existence_turn(name, name in scene.names or name in imagined)
+
     rest = (1 - config.existence_questions) / len(_FURTHER_KINDS)
     weights = (config.existence_questions, *[rest] * len(_FURTHER_KINDS))
     turns: dict[str, Turn] = {}
     while len(turns) < config.questions_per_record:
-        turn = pick_weighted(rng, (_existence, *_FURTHER_KINDS), weights)(rng, scene)
+        turn = pick_weighted(rng, (existence, *_FURTHER_KINDS), weights)(rng, scene)
         if turn is not None:
             turns.setdefault(turn.question, turn)
     return list(turns.values())
 
 
-def _existence(rng: np.random.Generator, scene: Scene) -> Turn:
-    """Yes and no equally often; half of the absent categories asked for are partners of present ones."""
-    answer = chance(rng, 0.5)
-    if answer:
-        name = pick(rng, scene.names)
-    else:
-        partners = [p for name in scene.names if (p := CATEGORY[name].partner) not in scene.names]
-        anything = [category.name for category in CATEGORIES if category.name not in scene.names]
-        name = pick(rng, partners if partners and chance(rng, 0.5) else anything)
-    return Turn(existence_question(name), yes_or_no(answer))
+def _asked_for(rng: np.random.Generator, scene: Scene) -> str:
+    """A category that is there or is not, equally often; half of the absent are partners of present ones."""
+    if chance(rng, 0.5):
+        return pick(rng, scene.names)
+    partners = [p for name in scene.names if (p := CATEGORY[name].partner) not in scene.names]
+    anything = [category.name for category in CATEGORIES if category.name not in scene.names]
+    return pick(rng, partners if partners and chance(rng, 0.5) else anything)
 
 
 def _number(rng: np.random.Generator, scene: Scene) -> Turn:
@@ -108,7 +120,7 @@ _FURTHER_KINDS = (_number, _colour, _place)
 def every_question_word() -> Iterable[Turn]:
     """Turns that between them hold every word a question or its answer can."""
     for category in CATEGORIES:
-        yield Turn(existence_question(category.name), yes_or_no(True))
+        yield existence_turn(category.name, True)
         yield Turn(f"How many {category.plural} are there?", "One.")
         yield Turn(f"What colour are the {category.plural}?", "Red.")
         yield Turn(f"What colour is the {category.name}?", "Red.")

@@ -65,7 +65,7 @@ class _World(ABC):
 
 
 class SupervisedWorld(_World):
-    """Biased scenes with a caption by the biased annotator and true answers to questions.
+    """Biased scenes as the biased annotator describes them: a caption and answers to questions.
 
     Args:
       config: the world.
@@ -100,9 +100,10 @@ class SupervisedWorld(_World):
     def _conversation(self, index: int) -> tuple[Scene, tuple[Turn, ...]]:
         rng, config = self._generator(index), self.config
         scene = biased_scene(rng, config)
-        mentions = [*true_mentions(rng, config, scene), *imagined_mentions(rng, config, scene)]
+        imagined = imagined_mentions(rng, config, scene)
+        mentions = [*true_mentions(rng, config, scene), *imagined]
         caption = Turn(pick(rng, CAPTION_QUESTIONS), str(draw_caption(rng, config, mentions)))
-        turns = draw_questions(rng, config, scene)
+        turns = draw_questions(rng, config, scene, [mention.name for mention in imagined])
         place = 0 if chance(rng, config.caption_first) else between(rng, 0, len(turns))
         return scene, (*turns[:place], caption, *turns[place:])
 
@@ -173,12 +174,11 @@ class PreferenceWorld(_World):
 
     def __getitem__(self, index: int) -> Record:
         preference = self.preference(index)
-        asked, general = preference.asked, CAPTION_QUESTIONS[index % len(CAPTION_QUESTIONS)]
         image, objects = render(preference.scene, self.config.image_size)
         return Record(
             key=self._key(index),
             image=image,
-            question=asked.question if asked else general,
+            question=preference.question or CAPTION_QUESTIONS[index % len(CAPTION_QUESTIONS)],
             responses=self._labelled(index, preference),
             objects=tuple(objects),
         )

@@ -120,7 +120,7 @@ def full_mentions(scene: Scene) -> list[Mention]:
 
 
 def imagined_mentions(rng: np.random.Generator, config: WorldConfig, scene: Scene) -> list[Mention]:
-    """What the biased annotator adds: absent partners of anchors, each with probability `prior_mentions`."""
+    """Absent partners of anchors that the biased annotator sees, each with probability `prior_mentions`."""
     mentions = []
     for partner in scene.absent_partners:
         if chance(rng, config.prior_mentions):
