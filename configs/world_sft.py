@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.world.existence_questions = 0.85
     config.data.source = "world_supervised"
     config.data.max_completion_length = 72
-    config.train.steps = 1200
+    config.train.steps = 1500
     config.train.batch_size = 32
     config.train.microbatch_size = 8  # fits the cache of a core
     config.train.frozen = "^vision/"
