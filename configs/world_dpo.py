@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.train.steps = 200
     config.train.batch_size = 32
     config.train.microbatch_size = 8
-    config.optimizer.learning_rate = 2.5e-3
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.schedule = "linear"
     config.optimizer.warmup_ratio = 0.1
     config.checkpoint.every = 50
