@@ -14,6 +14,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
+from vla_jax.command_line import parse_flags
 from vla_jax.data.preference_folder import PreferenceFolder
 from vla_jax.data.schema import Source
 from vla_jax.data.sources import open_evaluation
@@ -68,26 +69,6 @@ def table(columns: Iterable[tuple[str, Evaluation]]) -> str:
             f"{name:20}" + "".join(f"{v:>10d}" if isinstance(v, int) else f"{v:>10.1f}" for v in values)
         )
     return "\n".join(lines)
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; what is wrong with it is said in one line."""
-    try:
-        app.define_help_flags()
-        rest = flags.FLAGS(argv)
-        # A config file that could not be loaded says so only when it is first read.
-        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
-            flags.FLAGS.config.get("recipe")
-        return rest
-    except OSError as error:
-        sys.exit(f"error: the config file cannot be read: {str(error).splitlines()[-1].strip()}")
-    except flags.Error as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
-    except (KeyError, AttributeError) as error:
-        problem = str(error.args[0]).replace("\\n", ". ").replace("\\", "").strip("\"'")
-        sys.exit(f"error: no configuration field {problem}")
-    except (TypeError, ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
 
 
 def main(argv: list[str]) -> None:

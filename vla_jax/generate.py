@@ -10,6 +10,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image, UnidentifiedImageError
 
+from vla_jax.command_line import parse_flags
 from vla_jax.data import Encoder
 from vla_jax.interop import Model, load_model
 from vla_jax.rollout import Answerer
@@ -64,4 +65,4 @@ if __name__ == "__main__":
     _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 answers greedily.", lower_bound=0.0)
     _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
     flags.mark_flags_as_required(["model", "image", "question"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

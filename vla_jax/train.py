@@ -21,8 +21,9 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from vla_jax.command_line import parse_flags
 from vla_jax.data.world import EvaluationWorld
-from vla_jax.evaluate import evaluate, open_scenes, parse_flags, table
+from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
 from vla_jax.report import GalleryItem, ViewStrip, write_report
