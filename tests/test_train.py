@@ -81,6 +81,12 @@ def test_a_finished_run_refuses_another_configuration(base):
     assert "Traceback" not in refused.stderr
 
 
+def last_checkpoint(workdir: Path) -> int:
+    """Step of the newest committed checkpoint, 0 before there is one."""
+    steps = [int(file.name) for file in (workdir / "checkpoints").glob("*") if file.name.isdigit()]
+    return max(steps, default=0)
+
+
 ALIGN = ("base.config=", "train.steps=3", "checkpoint.every=1", "evaluation.scenes=3")
 
 
@@ -103,28 +109,33 @@ def test_killed_at_any_step_and_started_again_it_ends_in_the_same_bits(base, tmp
     settings = (
         "base.config=",
         f"base.model={base}",
-        "train.steps=6",
+        "train.steps=60",
         "checkpoint.every=1",
         "evaluation.scenes=0",
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run("world_dpo", whole, *settings).returncode == 0
 
-    for stop in (signal.SIGKILL, signal.SIGTERM):
+    saved, first = 0, None
+    for stop, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0), (signal.SIGINT, 130)):
         process = subprocess.Popen(
             command("world_dpo", killed, *settings),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        seen = len(losses(killed))
-        while process.poll() is None and len(losses(killed)) <= seen:
+        while process.poll() is None and last_checkpoint(killed) <= saved:
             time.sleep(0.005)
-        if process.poll() is None:
-            os.kill(process.pid, stop)
-        process.wait(timeout=120)
+        os.kill(process.pid, stop)
+        assert process.wait(timeout=120) == code
+        assert not (killed / "summary.json").exists()
+        saved = last_checkpoint(killed)
+        # The first step's timings cannot come out alike twice: it was not repeated.
+        first = first or read_metrics(killed / "metrics.jsonl")[0]
+        assert read_metrics(killed / "metrics.jsonl")[0] == first
     assert run("world_dpo", killed, *settings).returncode == 0
-    assert losses(killed) == losses(whole)
+    assert losses(killed) == losses(whole) and len(losses(whole)) == 60
+    assert read_metrics(killed / "metrics.jsonl")[0] == first
     model = "model/adapter.safetensors"
     assert (killed / model).read_bytes() == (whole / model).read_bytes()
 
@@ -179,3 +190,37 @@ def test_a_bad_record_is_named_or_skipped_and_listed(tmp_path, base):
     listed = [json.loads(line) for line in (tmp_path / "skip" / "bad_records.jsonl").read_text().splitlines()]
     assert sorted(row["record"] for row in listed) == ["line 7", "line 8"]
     assert json.loads((tmp_path / "skip" / "summary.json").read_text())["skipped_records"] == 2
+
+
+def test_a_folder_that_names_no_objects_trains_and_says_that_nothing_is_measured(tmp_path, base):
+    photos = shared("photos")
+    rows = [json.loads(line) for line in (photos / "preference.jsonl").read_text().splitlines()[:4]]
+    (tmp_path / "images").symlink_to(photos / "images")
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps({k: row[k] for k in row if k != "objects"}) + "\n" for row in rows))
+    done = run("preference_folder", tmp_path / "run", *FOLDER, f"base.model={base}", f"data.path={path}")
+    assert done.returncode == 0, done.stderr
+    assert "CHAIR is not measured" in done.stdout
+    assert "after" not in json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "setting, says",
+    [
+        ("data.source=nonsense", "choose one of"),
+        ("data.on_bad_record=nonsense", "choose error or skip"),
+        ("optimizer.schedule=nonsense", "choose one of"),
+    ],
+)
+def test_what_is_wrong_shows_before_a_base_model_is_made(tmp_path, setting, says):
+    refused = run("world_dpo", tmp_path / "run", setting)
+    assert refused.returncode == 1 and says in refused.stderr and "Traceback" not in refused.stderr
+    assert not (tmp_path / "run").exists() and not (tmp_path / "base").exists()
+
+
+def test_a_directory_of_another_run_is_refused_before_a_base_model_is_made(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    refused = run("world_dpo", tmp_path / "run")
+    assert refused.returncode == 1 and "no run of ours" in refused.stderr
+    assert not (tmp_path / "base").exists()

@@ -6,12 +6,11 @@ python -m vla_jax.generate --model=DIR --image=photo.jpg --question="What is in 
 import sys
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags
-from PIL import Image, UnidentifiedImageError
 
 from vla_jax.command_line import parse_flags
 from vla_jax.data import Encoder
+from vla_jax.data.images import UnreadableImageError, read_image
 from vla_jax.interop import Model, load_model
 from vla_jax.rollout import Answerer
 
@@ -39,8 +38,7 @@ def main(argv: list[str]) -> None:
     del argv
     try:
         model = load_model(Path(_MODEL.value or ""))
-        with Image.open(_IMAGE.value or "") as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = read_image(Path(_IMAGE.value or ""))
         # Room for a question of any reasonable length beside the image.
         asked = answerer(model, model.config.num_image_tokens + 512)
         (text,) = asked.answer(
@@ -50,8 +48,8 @@ def main(argv: list[str]) -> None:
             temperature=_TEMPERATURE.value,
             seed=_SEED.value,
         )
-    except UnidentifiedImageError:
-        sys.exit(f"error: {_IMAGE.value} is no image that PIL can read; give a PNG or JPEG file")
+    except UnreadableImageError as error:
+        sys.exit(f"error: no image that can be read: {error}; give a PNG or JPEG file")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(text)

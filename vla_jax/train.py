@@ -22,7 +22,9 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vla_jax.command_line import parse_flags
-from vla_jax.data.world import EvaluationWorld
+from vla_jax.data.preference_folder import PreferenceFolder
+from vla_jax.data.sources import open_source
+from vla_jax.data.world import EvaluationWorld, WorldConfig
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
@@ -32,7 +34,7 @@ from vla_jax.training.configuration import check, fingerprint, plain
 from vla_jax.training.loop import Diverged, Interrupted
 from vla_jax.training.step import view_strips
 from vla_jax.training.tracking import read_metrics
-from vla_jax.training.workdir import claim, write_json
+from vla_jax.training.workdir import check_free, claim, write_json
 
 # The gallery's scenes are drawn this large: a reader should see them better than the model does.
 _GALLERY_SIZE = 216
@@ -55,17 +57,19 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
     """
     started = time.time()
     check(config)
+    check_free(workdir, config)
     if (workdir / "summary.json").is_file():
-        claim(workdir, config)
         print(f"{workdir} is finished already; its report is {workdir / 'report.html'}")
         return json.loads((workdir / "summary.json").read_text())
 
+    # What is wrong with the data shows here, not after the minutes a base model may take.
+    open_source(config.data.to_dict(), WorldConfig(seed=config.seed, **config.world.to_dict()))
     model = base_model(config)
     run = assemble(config, model)
     claim(workdir, config)
     _announce(run, workdir)
 
-    measured = config.evaluation.scenes > 0
+    measured = _can_be_measured(run)
     aligned = bool(config.base.model or config.base.config)
     before = _evaluate_once(config, run.model, workdir, "before") if measured and aligned else None
     trained = run.train(workdir, config.recipe)
@@ -127,6 +131,16 @@ def load_config(path: Path) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config()
+
+
+def _can_be_measured(run: Run) -> bool:
+    """Whether there is something to evaluate on; says so where a folder names no objects."""
+    if run.config.evaluation.scenes == 0:
+        return False
+    if isinstance(run.source, PreferenceFolder) and not run.source.object_names():
+        print("no record names its objects, so CHAIR is not measured; add `objects` to measure it")
+        return False
+    return True
 
 
 def _announce(run: Run, workdir: Path) -> None:

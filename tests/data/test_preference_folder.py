@@ -312,3 +312,29 @@ def test_skipping_leaves_bad_lines_out_and_lists_each_of_them(folder):
 def test_a_file_of_bad_lines_only_is_refused_even_when_skipping(folder):
     with pytest.raises(DataError, match="no usable record"):
         read(folder, b"{", b"[]", skip_bad_lines=True)
+
+
+# --- names -------------------------------------------------------------------------------------------
+
+
+def test_names_beside_boxes_count_and_those_of_bad_records_do_not(folder):
+    source = read(
+        folder,
+        without(objects=["cat"], boxes=[{"box": CAT, "name": "beret"}, CAT]),
+        without(boxes={"dog": DOG}),
+        without(objects="cat"),
+        without(objects=5),
+        LINE,
+    )
+    assert source.object_names() == {"cat", "beret", "dog"}
+
+
+def test_a_png_broken_in_the_middle_is_refused_by_name(folder):
+    """PIL raises SyntaxError there, which is no OSError."""
+    file = folder / "images" / "b.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (220, 220, 3), np.uint8)).save(file)
+    content = file.read_bytes()
+    second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    file.write_bytes(content[:second] + bytes(4) + content[second + 4 :])
+    with pytest.raises(DataError, match=r"pairs.jsonl, line 1: .*b\.png"):
+        only(folder, without(image="images/b.png"))

@@ -85,3 +85,18 @@ def test_a_field_that_the_others_leave_unread_is_refused_not_ignored(settings, m
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.py")), ids=lambda file: file.stem)
 def test_every_config_file_is_valid(file):
     check(load_config(file))
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("optimizer.schedule", "cosin", "choose one of constant, linear, cosine"),
+        ("optimizer.name", "adam", "choose one of adamw, muon"),
+    ],
+)
+def test_a_wrong_choice_is_refused_before_anything_is_built(field, value, message):
+    config = default_config()
+    section, name = field.split(".")
+    config[section][name] = value
+    with pytest.raises(ValueError, match=message):
+        check(config)

@@ -8,14 +8,15 @@ the same place of `objects` where both lists are equally long. `box_format` says
 """
 
 import codecs
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from vla_jax.data.images import UnreadableImageError, read_image
 from vla_jax.data.schema import CHOSEN, REJECTED, Box, DataError, Object, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
 
@@ -80,8 +81,12 @@ class PreferenceFolder:
             yield from (_question(row), row[CHOSEN], row[REJECTED])
 
     def object_names(self) -> set[str]:
-        """Every name that stands in an `objects` list."""
-        return {name for _, row in self._rows for name in row.get("objects") or () if isinstance(name, str)}
+        """Every name that stands in `objects` or beside a box; but those of bad records."""
+        names: set[str] = set()
+        for number, row in self._rows:
+            with contextlib.suppress(DataError):
+                names.update(self._names(number, row), (name for name, _ in self._named_boxes(number, row)))
+        return names - {""}
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -130,18 +135,15 @@ class PreferenceFolder:
             raise self._error(number, f"names {len(names)} images", "give one image a record")
         file = self.path.parent / names[0]
         try:
-            with Image.open(file) as image:
-                return np.asarray(image.convert("RGB"))
+            return read_image(file)
         except FileNotFoundError:
             raise self._error(number, f"names an image that is missing: {file}", "restore the file") from None
-        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-            problem = f"names an image that cannot be read: {file} ({error})"
+        except UnreadableImageError as error:
+            problem = f"names an image that cannot be read: {error}"
             raise self._error(number, problem, "replace the file") from None
 
     def _objects(self, number: int, row: Mapping[str, Any], height: int, width: int) -> tuple[Object, ...]:
-        names = row.get("objects") or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise self._error(number, "has 'objects' that is no list of names", 'write ["cat", "dog"]')
+        names = self._names(number, row)
         boxed = [
             Object(name, self._box(number, box, height, width))
             for name, box in self._named_boxes(number, row)
@@ -149,8 +151,14 @@ class PreferenceFolder:
         seen = {o.name for o in boxed}
         return (*boxed, *(Object(name) for name in names if name not in seen))
 
+    def _names(self, number: int, row: Mapping[str, Any]) -> list[str]:
+        names = row.get("objects") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._error(number, "has 'objects' that is no list of names", 'write ["cat", "dog"]')
+        return names
+
     def _named_boxes(self, number: int, row: Mapping[str, Any]) -> list[tuple[str, Any]]:
-        boxes, names = row.get("boxes") or [], row.get("objects") or []
+        boxes, names = row.get("boxes") or [], self._names(number, row)
         if isinstance(boxes, Mapping):
             entries = []
             for name, value in boxes.items():

@@ -117,6 +117,9 @@ def check(config: ConfigDict) -> None:
         section, name = field.split(".")
         if config[section][name] < 1:
             raise ValueError(f"{field} is {config[section][name]}; it must be at least 1")
+    OptimizerConfig(**config.optimizer.to_dict())
+    if config.lora.rank:
+        LoraConfig(**config.lora.to_dict())
     rows, part = config.train.batch_size, config.train.microbatch_size
     if part < 0 or (0 < part < rows and rows % part):
         raise ValueError(

@@ -9,31 +9,43 @@ from ml_collections import ConfigDict
 
 from vla_jax.training.configuration import differences, plain
 
+_RECORD = "config.json"
+
 
 class WorkdirError(ValueError):
     """A directory that cannot be this run's."""
 
 
-def claim(path: Path, config: ConfigDict) -> None:
-    """Makes the directory this run's, or finds that it already is.
+def check_free(path: Path, config: ConfigDict) -> None:
+    """Finds that the directory is this run's or may become so, and writes nothing.
 
     Raises:
-      WorkdirError: where it belongs to another configuration (the differences are named), holds something
-        else, or cannot be written.
+      WorkdirError: where it belongs to another configuration (the differences are named) or holds something
+        else.
     """
-    record = path / "config.json"
+    record = path / _RECORD
     if record.is_file():
         if changes := differences(json.loads(record.read_text()), plain(config)):
             raise WorkdirError(
                 f"{path} belongs to a run with another configuration ({'; '.join(changes)}); "
                 "choose another --workdir, or repeat the command that began it"
             )
-        return
-    if path.is_dir() and any(path.iterdir()):
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise WorkdirError(f"{path} is not empty and no run of ours; choose another --workdir")
+
+
+def claim(path: Path, config: ConfigDict) -> None:
+    """Makes the directory this run's, or finds that it already is.
+
+    Raises:
+      WorkdirError: as `check_free`, and where it cannot be written.
+    """
+    check_free(path, config)
+    if (path / _RECORD).is_file():
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(record, plain(config))
+        write_json(path / _RECORD, plain(config))
     except OSError as error:
         raise WorkdirError(f"{path} cannot be written ({error.strerror}); choose another --workdir") from None
 
