@@ -1,4 +1,4 @@
-"""Fitting an image of any shape into the square a vision tower reads, on the host with PIL."""
+"""Reading image files, and fitting images of any shape into the square a vision tower reads, with PIL."""
 
 import struct
 import zlib

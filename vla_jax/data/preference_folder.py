@@ -81,7 +81,7 @@ class PreferenceFolder:
             yield from (_question(row), row[CHOSEN], row[REJECTED])
 
     def object_names(self) -> set[str]:
-        """Every name that stands in `objects` or beside a box; but those of bad records."""
+        """Every name that stands in `objects` or beside a box, except in bad records."""
         names: set[str] = set()
         for number, row in self._rows:
             with contextlib.suppress(DataError):
