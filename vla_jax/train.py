@@ -24,12 +24,12 @@ from ml_collections import ConfigDict, config_flags
 from vla_jax.command_line import parse_flags
 from vla_jax.data.preference_folder import PreferenceFolder
 from vla_jax.data.sources import open_source
-from vla_jax.data.world import EvaluationWorld, WorldConfig
+from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
 from vla_jax.report import GalleryItem, ViewStrip, write_report
-from vla_jax.training.assembly import Run, assemble, fresh_model
+from vla_jax.training.assembly import Run, assemble, fresh_model, world_of
 from vla_jax.training.configuration import check, fingerprint, plain
 from vla_jax.training.loop import Diverged, Interrupted
 from vla_jax.training.step import view_strips
@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
         return json.loads((workdir / "summary.json").read_text())
 
     # What is wrong with the data shows here, not after the minutes a base model may take.
-    open_source(config.data.to_dict(), WorldConfig(seed=config.seed, **config.world.to_dict()))
+    open_source(config.data.to_dict(), world_of(config, config.model.vision.image_size))
     model = base_model(config)
     run = assemble(config, model)
     claim(workdir, config)

@@ -139,6 +139,8 @@ class TagWorld(_World):
 class PreferenceWorld(_World):
     """Biased scenes without an expected partner: a true caption is chosen, one that mentions it rejected.
 
+    A share of `preference_questions` asks whether one object is there; the true answer is chosen.
+
     Args:
       config: the world.
       size: number of records.
