@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray
 from transformers import PreTrainedTokenizerFast
 
+from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from vla_jax.data.world import WorldConfig, training_corpus
 from vla_jax.interop import Model
@@ -57,7 +58,8 @@ def tiny_config(
 def tiny_model(seed: int = 0, **overrides: Any) -> Model:
     """A `tiny_config` model with random parameters and no adapter; `overrides` are `tiny_config`'s."""
     config = tiny_config(**overrides)
-    return Model(config, draw(llava.table(config), seed), tiny_tokenizer())
+    processor = ImageProcessor.square(config.vision.image_size)
+    return Model(config, draw(llava.table(config), seed), tiny_tokenizer(), processor)
 
 
 def draw(table: Table, seed: int = 0) -> Params:

@@ -25,12 +25,17 @@ def answerer(model: Model, max_prompt_length: int, batch_size: int = 1) -> Answe
     """
     encoder = Encoder(
         tokenizer=model.tokenizer,
-        image_size=model.config.vision.image_size,
+        processor=model.processor,
         num_image_tokens=model.config.num_image_tokens,
         responses=(),
         max_prompt_length=max_prompt_length,
     )
     return Answerer(model.config, model.params, model.adapter, encoder, batch_size)
+
+
+def most_image_tokens(model: Model) -> int:
+    """The most tokens that an image takes of a prompt."""
+    return answerer(model, 0).encoder.most_tiles_and_tokens()[1]
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +45,7 @@ def main(argv: list[str]) -> None:
         model = load_model(Path(_MODEL.value or ""))
         pixels = read_image(Path(_IMAGE.value or ""))
         # Room for a question of any reasonable length beside the image.
-        asked = answerer(model, model.config.num_image_tokens + 512)
+        asked = answerer(model, most_image_tokens(model) + 512)
         (text,) = asked.answer(
             [pixels],
             [_QUESTION.value or ""],

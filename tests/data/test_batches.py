@@ -18,8 +18,16 @@ from vla_jax.data import (
     batches,
 )
 from vla_jax.data.batches import collate
+from vla_jax.data.image_processing import ImageProcessor
 
-ENCODER = Encoder(tiny_tokenizer(), 24, 4, (CHOSEN, REJECTED), max_prompt_length=40, max_completion_length=24)
+ENCODER = Encoder(
+    tiny_tokenizer(),
+    ImageProcessor.square(24),
+    4,
+    (CHOSEN, REJECTED),
+    max_prompt_length=40,
+    max_completion_length=24,
+)
 QUESTIONS = ["What is it?", "Describe the image in a sentence.", "A cat?"]
 ANSWERS = ["A cat.", "Two red dogs on the grass.", "No."]
 BAD = 4

@@ -10,12 +10,18 @@ from hypothesis import strategies as st
 
 from tests.small_models import tiny_tokenizer
 from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Object, Record, Turn
+from vla_jax.data.image_processing import ImageProcessor
 
 TOKENIZER = tiny_tokenizer()
 IMAGE_ID = TOKENIZER.convert_tokens_to_ids("<image>")
 NUM_IMAGE_TOKENS = 4
 ENCODER = Encoder(
-    TOKENIZER, 24, NUM_IMAGE_TOKENS, (CHOSEN, REJECTED), max_prompt_length=200, max_completion_length=400
+    TOKENIZER,
+    ImageProcessor.square(24),
+    NUM_IMAGE_TOKENS,
+    (CHOSEN, REJECTED),
+    max_prompt_length=200,
+    max_completion_length=400,
 )
 RECORD = Record(
     key="line 7",
@@ -66,7 +72,7 @@ def test_so_are_those_of_any_question_and_answer(question, answer):
 
 def test_the_prompt_alone_is_the_records_prefix():
     encoded = ENCODER.encode(RECORD)
-    np.testing.assert_array_equal(encoded.prefix, ENCODER.prompt(RECORD.question))
+    np.testing.assert_array_equal(encoded.prefix, ENCODER.prompt(RECORD.question, *RECORD.image.shape[:2]))
     assert (encoded.prefix == IMAGE_ID).sum() == NUM_IMAGE_TOKENS
     assert TOKENIZER.decode(encoded.prefix).endswith("ASSISTANT:")
 

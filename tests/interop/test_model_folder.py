@@ -40,9 +40,7 @@ def assert_same(ours, theirs):
 
 def answer(model):
     config = model.config
-    encoder = Encoder(
-        model.tokenizer, config.vision.image_size, config.num_image_tokens, (), max_prompt_length=32
-    )
+    encoder = Encoder(model.tokenizer, model.processor, config.num_image_tokens, (), max_prompt_length=32)
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
     asked = Answerer(config, model.params, model.adapter, encoder, batch_size=1)
     return asked.answer([image], [QUESTION], max_new_tokens=5)

@@ -1,5 +1,7 @@
 """The vision tower: which token is which patch, which layers are computed, what a config may say."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +67,7 @@ def test_layers_behind_the_feature_layer_do_not_count(params, pixels):
 
 @pytest.mark.parametrize("feature_layer", [-1, -2, 0])
 def test_unrolled_layers_equal_scanned_layers(params, pixels, feature_layer):
-    unrolled = ViTConfig(24, 8, 16, 32, 2, 2, unroll=True)
+    unrolled = replace(CONFIG, unroll=True)
     np.testing.assert_allclose(
         forward(params, unrolled, pixels, feature_layer),
         forward(params, CONFIG, pixels, feature_layer),
@@ -82,10 +84,12 @@ def test_an_image_does_not_depend_on_its_batch_mates(params, pixels):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_size": 25, "patch_size": 12}, "vision.image_size 25 is no multiple of"),
-        ({"hidden_size": 15, "num_heads": 2}, "vision.hidden_size 15 is no multiple of"),
+        ({"image_size": 11, "patch_size": 12}, "vision.image_size 11 is smaller than"),
+        ({"hidden_size": 15, "num_heads": 2}, "hidden_size 15 is no multiple of"),
+        ({"family": "resnet"}, "vision.family 'resnet' is not one of clip, siglip, dinov2"),
+        ({"activation": "tanh"}, "activation 'tanh' is not known; known are quick_gelu"),
     ],
 )
-def test_sizes_that_do_not_divide_are_an_error(fields, message):
+def test_a_config_that_cannot_be_is_an_error(fields, message):
     with pytest.raises(ValueError, match=message):
         ViTConfig(**fields)

@@ -33,7 +33,7 @@ def train(mesh, steps=2):
     """Losses of a few LPOI steps that train all parameters, and shapes of shards after them."""
     model, recipe = tiny_model(), named("lpoi", {"num_views": 3})
     encoder = Encoder(
-        model.tokenizer, 24, 4, recipe.responses, max_prompt_length=24, max_completion_length=24
+        model.tokenizer, model.processor, 4, recipe.responses, max_prompt_length=24, max_completion_length=24
     )
     world = PreferenceWorld(WorldConfig(), DEVICES)
     batch = collate([encoder.encode(world[i]) for i in range(DEVICES)], encoder)

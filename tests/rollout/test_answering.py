@@ -24,7 +24,7 @@ IMAGES = [
 def answerer(batch_size, **limits):
     config = MODEL.config
     encoder = Encoder(
-        MODEL.tokenizer, config.vision.image_size, config.num_image_tokens, (), max_prompt_length=40, **limits
+        MODEL.tokenizer, MODEL.processor, config.num_image_tokens, (), max_prompt_length=40, **limits
     )
     return Answerer(config, MODEL.params, None, encoder, batch_size)
 

@@ -18,7 +18,7 @@ def batch():
     model, recipe = tiny_model(), named("sft")
     source = SupervisedWorld(WorldConfig(), 8)
     encoder = Encoder(
-        model.tokenizer, 24, 4, recipe.responses, max_prompt_length=24, max_completion_length=40
+        model.tokenizer, model.processor, 4, recipe.responses, max_prompt_length=24, max_completion_length=40
     )
     return next(batches(source, encoder, BatchPlan(8, 4, 0), stop=1))
 
@@ -49,7 +49,9 @@ def test_the_others_gradients_are_the_same_where_some_parameters_are_frozen(batc
 def test_a_batch_in_parts_gives_the_whole_batchs_gradients_and_metrics(recipe, full, microbatches):
     model, recipe = tiny_model(), named(recipe)
     world = SupervisedWorld if full else PreferenceWorld
-    encoder = Encoder(model.tokenizer, 24, 4, recipe.responses, recipe.further_turns, max_prompt_length=24)
+    encoder = Encoder(
+        model.tokenizer, model.processor, 4, recipe.responses, recipe.further_turns, max_prompt_length=24
+    )
     batch = next(batches(world(WorldConfig(), 8), encoder, BatchPlan(8, 8, 0), stop=1))
     # Rows of unequal weight, one that does not count: means of means would differ.
     batch = batch._replace(weights=np.array([1, 1, 0, 1, 1, 1, 1, 1], np.float32))

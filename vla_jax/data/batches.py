@@ -130,7 +130,7 @@ def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
     prefix_mask[:, -1] = True
     responses = np.zeros((size, roles, encoder.max_completion_length), np.int32)
     response_mask, scored = np.zeros(responses.shape, bool), np.zeros(responses.shape, bool)
-    images = np.zeros((size, encoder.image_size, encoder.image_size, 3), np.uint8)
+    images = np.zeros((size, *encoder.processor.tile_size, 3), np.uint8)
     boxes, record_ids, weights = (
         np.zeros((size, 4), np.float32),
         np.zeros(size, np.uint32),

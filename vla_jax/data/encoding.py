@@ -1,5 +1,6 @@
 """From a record to what a model reads: token ids, a fitted image, the key object's box."""
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vla_jax.data.images import fit, fit_box
+from vla_jax.data.anyres import layout
+from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.key_object import key_object
 from vla_jax.data.schema import CHOSEN, DataError, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
@@ -43,8 +45,8 @@ class Encoder:
 
     Attributes:
       tokenizer: a transformers fast tokenizer with a chat template that writes `<image>` for an image.
-      image_size: side the vision tower reads, in pixels.
-      num_image_tokens: n, how often the placeholder is repeated.
+      processor: fits images into the vision tower.
+      num_image_tokens: n, how often the placeholder is repeated for an image, or for one tile of it.
       responses: roles to encode, in this order.
       further_turns: append the record's further turns to the chosen response.
       max_prompt_length: most ids of a prompt, image tokens counted; a longer one is an error.
@@ -52,7 +54,7 @@ class Encoder:
     """
 
     tokenizer: Any
-    image_size: int
+    processor: ImageProcessor
     num_image_tokens: int
     responses: tuple[str, ...]
     further_turns: bool = False
@@ -69,17 +71,17 @@ class Encoder:
         answers = [self._answer(record, role, source) for role in self.responses]
         prompt = self._prompt(record.question)
         prompt_ids = self._ids(prompt)[0]
-        prefix = self._expanded(prompt_ids, record.key, source)
+        height, width = record.image.shape[:2]
+        prefix = self._expanded(prompt_ids, self.image_tokens(height, width), record.key, source)
         encoded = [
             self._response(record, prompt, prompt_ids, answer, self.further_turns and role == CHOSEN, source)
             for role, answer in zip(self.responses, answers, strict=True)
         ]
         limit = self.max_completion_length
         key = key_object(record, record.responses.get(CHOSEN, ""))
-        height, width = record.image.shape[:2]
         return Encoded(
-            image=fit(record.image, self.image_size),
-            box=np.array(fit_box(key.box, height, width, self.image_size), np.float32),
+            image=self.processor(record.image)[0],
+            box=np.array(self.processor.fit_box(key.box, height, width), np.float32),
             box_origin=key.origin,
             prefix=prefix,
             responses=tuple(ids[:limit] for ids, _ in encoded),
@@ -88,18 +90,49 @@ class Encoder:
             record_id=zlib.crc32(record.key.encode()),
         )
 
-    def prompt(self, question: str, key: str = "prompt", source: str = "data") -> Int[np.ndarray, " s"]:
+    def layout(self, height: int, width: int) -> Int[np.ndarray, " t"] | None:
+        """The order of an image's tokens where it is cut into tiles (see anyres.py); None where it is not."""
+        if not self.processor.pinpoints:
+            return None
+        side = math.isqrt(self.num_image_tokens)
+        return layout(height, width, self.processor.pinpoints, self.processor.tile_size[0], side)
+
+    def image_tokens(self, height: int, width: int) -> int:
+        """Tokens that an image of this size takes."""
+        order = self.layout(height, width)
+        return self.num_image_tokens if order is None else len(order)
+
+    def most_tiles_and_tokens(self) -> tuple[int, int]:
+        """The most tiles and tokens that any image takes."""
+        if not self.processor.pinpoints:
+            return 1, self.num_image_tokens
+        side = self.processor.tile_size[0]
+        tiles = max(height * width // side**2 for height, width in self.processor.pinpoints)
+        # An image of a pinpoint's own shape fills it.
+        return 1 + tiles, max(self.image_tokens(height, width) for height, width in self.processor.pinpoints)
+
+    def prompt(
+        self, question: str, height: int, width: int, key: str = "prompt", source: str = "data"
+    ) -> Int[np.ndarray, " s"]:
         """Ids of the templated question, ready for an answer, with the image placeholder expanded.
+
+        Args:
+          question: the question.
+          height, width: of the image, in pixels.
+          key, source: what an error calls it.
 
         Raises:
           DataError: where the rendered prompt holds no or several image placeholders, or is too long.
         """
-        return self._expanded(self._ids(self._prompt(question))[0], key, source)
+        ids, _ = self._ids(self._prompt(question))
+        return self._expanded(ids, self.image_tokens(height, width), key, source)
 
     def _prompt(self, question: str) -> str:
         return self._render([_user(question, image=True)], answer_next=True)
 
-    def _expanded(self, ids: Int[np.ndarray, " s"], key: str, source: str) -> Int[np.ndarray, " s"]:
+    def _expanded(
+        self, ids: Int[np.ndarray, " s"], image_tokens: int, key: str, source: str
+    ) -> Int[np.ndarray, " s"]:
         """A prompt's ids with the image placeholder expanded."""
         image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         places = np.flatnonzero(ids == image_id)
@@ -110,12 +143,12 @@ class Encoder:
                 f"the rendered prompt holds {len(places)} {IMAGE_TOKEN} placeholders for one image",
                 f"take {IMAGE_TOKEN} out of the question and let the chat template write it once",
             )
-        expanded = np.insert(ids, places[0], np.full(self.num_image_tokens - 1, image_id))
+        expanded = np.insert(ids, places[0], np.full(image_tokens - 1, image_id))
         if len(expanded) > self.max_prompt_length:
             raise DataError(
                 source,
                 key,
-                f"the prompt is {len(expanded)} tokens long, {self.num_image_tokens} of them the image's, "
+                f"the prompt is {len(expanded)} tokens long, {image_tokens} of them the image's, "
                 f"and the limit is {self.max_prompt_length}; prompts are never cut",
                 "raise data.max_prompt_length or shorten the question",
             )
@@ -180,7 +213,10 @@ class Encoder:
         )
 
     def _ids(self, text: str) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, "t 2"]]:
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # As the processors of transformers do: a template that does not begin with the first token leaves it
+        # to the tokenizer.
+        begun = self.tokenizer.bos_token is None or text.startswith(self.tokenizer.bos_token)
+        encoded = self.tokenizer(text, add_special_tokens=not begun, return_offsets_mapping=True)
         return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"]).reshape(-1, 2)
 
 

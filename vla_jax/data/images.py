@@ -1,4 +1,4 @@
-"""Reading image files, and fitting images of any shape into the square a vision tower reads, with PIL."""
+"""Reading image files with PIL."""
 
 import struct
 import zlib
@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-
-from vla_jax.data.schema import Box
 
 # What PIL raises at files that are no image, or a broken one; its decoders let through what they stumble on.
 _UNREADABLE = (
@@ -20,9 +18,6 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-
-# CLIP's mean colour: what LLaVA-1.5 pads with, so that padding is 0 once normalised.
-_PADDING = (122, 116, 104)
 
 
 class UnreadableImageError(ValueError):
@@ -43,32 +38,3 @@ def read_image(file: Path) -> UInt8[np.ndarray, "y x 3"]:
         raise
     except _UNREADABLE as error:
         raise UnreadableImageError(f"{file} ({error})") from None
-
-
-def fit(image: UInt8[np.ndarray, "y x 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Pads to a square around the centre, then resizes bicubically to [size size 3].
-
-    Source: `image_aspect_ratio: pad` of LLaVA-1.5.
-    """
-    height, width = image.shape[:2]
-    if height == width == size:
-        return image
-    side = max(height, width)
-    left, top = _offsets(height, width)
-    square = np.empty((side, side, 3), np.uint8)
-    square[:] = _PADDING
-    square[top : top + height, left : left + width] = image
-    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BICUBIC))
-
-
-def fit_box(box: Box, height: int, width: int, size: int) -> Box:
-    """Where a box of the original image (pixels) lies after `fit`."""
-    left, top = _offsets(height, width)
-    scale = size / max(height, width)
-    x0, y0, x1, y1 = box
-    return (x0 + left) * scale, (y0 + top) * scale, (x1 + left) * scale, (y1 + top) * scale
-
-
-def _offsets(height: int, width: int) -> tuple[int, int]:
-    side = max(height, width)
-    return (side - width) // 2, (side - height) // 2

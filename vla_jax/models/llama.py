@@ -1,8 +1,9 @@
-"""The Llama decoder (Touvron et al. 2023, arXiv:2302.13971) as a pure function.
+"""The Llama decoder (Touvron et al. 2023, arXiv:2302.13971) as a pure function, and, by its switches, Vicuna,
+Mistral (Jiang et al. 2023, arXiv:2310.06825) and Qwen2 (Yang et al. 2024, arXiv:2407.10671).
 
-RMSNorm, rotary positions, SwiGLU, grouped-query attention. The function maps embeddings to hidden states, so
-that what is spliced into the embeddings (image features) is the caller's business, and what is read off the
-hidden states (logits at some positions, a reward) too.
+RMSNorm, rotary positions, SwiGLU, grouped-query attention, sliding windows. The function maps embeddings to
+hidden states, so that what is spliced into the embeddings (image features) is the caller's business, and what
+is read off the hidden states (logits at some positions, a reward) too.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from vla_jax.models.attention import attention
 from vla_jax.models.lora import Adapter, apply, part
-from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, ones, stack
+from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, ones, stack, zeros
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class LlamaConfig:
       rope_theta: base of the rotary frequencies.
       rms_norm_eps: added to the mean square.
       tie_embeddings: the output projection is the transposed embedding.
+      head_dim: width k of one head; 0 takes hidden_size / num_heads.
+      qkv_bias, out_bias, mlp_bias: whether these linear layers have biases (Qwen2: qkv).
+      sliding_window: a query sees this many positions, its own included; 0 sees all.
+      full_layers: the first layers that see everything all the same (Qwen2's `max_window_layers`).
       unroll: unroll the scan over layers: faster for small models, slower to compile.
     """
 
@@ -44,20 +49,28 @@ class LlamaConfig:
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
     tie_embeddings: bool = False
+    head_dim: int = 0
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    sliding_window: int = 0
+    full_layers: int = 0
     unroll: bool = False
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads or self.head_size % 2:
+        if (not self.head_dim and self.hidden_size % self.num_heads) or self.head_size % 2:
             raise ValueError(
                 f"language.hidden_size {self.hidden_size} must split into {self.num_heads} heads of even size"
             )
+        if self.sliding_window < 0:
+            raise ValueError(f"language.sliding_window {self.sliding_window} must be positive, or 0 for none")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"language.num_kv_heads {self.num_kv_heads} must divide {self.num_heads=}")
 
     @property
     def head_size(self) -> int:
         """Width k of one head."""
-        return self.hidden_size // self.num_heads
+        return self.head_dim or self.hidden_size // self.num_heads
 
 
 class Cache(flax.struct.PyTreeNode):
@@ -96,6 +109,19 @@ def table(config: LlamaConfig, prefix: str, head: str) -> Table:
         "up_proj": linear(embed, mlp, f"{block}mlp.up_proj"),
         "down_proj": linear(mlp, embed, f"{block}mlp.down_proj", scale=0.0),
     }
+    biases = {
+        "self_attn.q_proj": (heads, config.qkv_bias),
+        "self_attn.k_proj": (kv_heads, config.qkv_bias),
+        "self_attn.v_proj": (kv_heads, config.qkv_bias),
+        "self_attn.o_proj": (embed, config.out_bias),
+        "mlp.gate_proj": (mlp, config.mlp_bias),
+        "mlp.up_proj": (mlp, config.mlp_bias),
+        "mlp.down_proj": (embed, config.mlp_bias),
+    }
+    for name, ((width, axis), wanted) in biases.items():
+        if wanted:
+            ours = name.split(".")[1].replace("proj", "bias")
+            layer[ours] = Parameter((width,), (axis,), zeros, f"{block}{name}.bias")
     parameters: dict[str, Any] = {
         "embedding": Parameter((w, d), ("vocab", "embed"), normal(d**-0.5), f"{prefix}embed_tokens.weight"),
         "layers": stack(layer, config.num_layers),
@@ -120,6 +146,7 @@ def forward(
     adapter: Adapter | None = None,
     cache: Cache | None = None,
     cursor: Int[Array, ""] | int = 0,
+    key_positions: Int[Array, "b s"] | None = None,
 ) -> tuple[Float[Array, "b t d"], Cache | None]:
     """Hidden states after the last norm, and the cache with these positions written in.
 
@@ -128,40 +155,67 @@ def forward(
       config: the decoder.
       embeddings: inputs [b t d].
       positions: rotary position of each input.
-      mask: True where input t may see key s; s = t without a cache, else the cache's length.
+      mask: True where input t may see key s; s = t without a cache, else the cache's length. Sliding windows
+        are applied here, on top of it.
       adapter: LoRA adapter of this decoder.
       cache: keys and values so far; None computes without one.
       cursor: where in the cache the first of these t positions is written.
+      key_positions: positions of the keys, for sliding windows; needed where there is a cache.
+
+    Raises:
+      ValueError: where a sliding window meets a cache without `key_positions`.
     """
     cos, sin = _rotary(positions, config)
+    windowed = _within_window(config, mask, positions, key_positions, cache is not None)
 
-    def block(x: Array, layer: tuple[Params, Adapter | None, Cache | None]) -> tuple[Array, Cache | None]:
-        weights, low_rank, past = layer
+    def block(
+        x: Array, layer: tuple[Params, Adapter | None, Cache | None, Array]
+    ) -> tuple[Array, Cache | None]:
+        weights, low_rank, past, slides = layer
+        visible = mask if windowed is None else jnp.where(slides, windowed, mask)
 
         def project(inputs: Array, name: str) -> Array:
-            return apply(inputs, weights[name], part(low_rank, name))
+            y = apply(inputs, weights[f"{name}_proj"], part(low_rank, f"{name}_proj"))
+            return y + weights[f"{name}_bias"] if f"{name}_bias" in weights else y
 
         normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps)
-        q = rearrange(project(normed, "q_proj"), "b t (h k) -> b t h k", k=config.head_size)
-        k, v = (
-            rearrange(project(normed, name), "b t (g k) -> b t g k", k=config.head_size)
-            for name in ("k_proj", "v_proj")
-        )
+        q = rearrange(project(normed, "q"), "b t (h k) -> b t h k", k=config.head_size)
+        k, v = (rearrange(project(normed, name), "b t (g k) -> b t g k", k=config.head_size) for name in "kv")
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if past is not None:
             k = jax.lax.dynamic_update_slice_in_dim(past.keys, k.astype(past.keys.dtype), cursor, axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(past.values, v.astype(past.values.dtype), cursor, axis=1)
             past = Cache(k, v)
-        x = x + project(rearrange(attention(q, k, v, mask), "b t h k -> b t (h k)"), "o_proj")
+        x = x + project(rearrange(attention(q, k, v, visible), "b t h k -> b t (h k)"), "o")
         normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps)
-        gated = jax.nn.silu(project(normed, "gate_proj")) * project(normed, "up_proj")
-        return x + project(gated, "down_proj"), past
+        # In float32, and rounded once: XLA fuses it, so that half precision costs nothing here.
+        gate, up = (project(normed, name).astype(jnp.float32) for name in ("gate", "up"))
+        gated = (jax.nn.silu(gate) * up).astype(x.dtype)
+        return x + project(gated, "down"), past
 
-    layers = (params["layers"], part(adapter, "layers"), cache)
+    slides = jnp.arange(config.num_layers) >= config.full_layers
+    layers = (params["layers"], part(adapter, "layers"), cache, slides)
     x, cache = jax.lax.scan(
         block, embeddings, layers, unroll=config.num_layers if config.unroll else 1, length=config.num_layers
     )
     return _rms_norm(x, params["norm"], config.rms_norm_eps), cache
+
+
+def _within_window(
+    config: LlamaConfig,
+    mask: Bool[Array, "#b t s"],
+    positions: Int[Array, "b t"],
+    key_positions: Int[Array, "b s"] | None,
+    cached: bool,
+) -> Bool[Array, "b t s"] | None:
+    """The mask of layers with a sliding window; None where there is none."""
+    if not config.sliding_window:
+        return None
+    if key_positions is None:
+        if cached:
+            raise ValueError("a decoder with a sliding window needs key_positions beside its cache")
+        key_positions = positions
+    return mask & (positions[:, :, None] - key_positions[:, None, :] < config.sliding_window)
 
 
 def _rotary(positions: Int[Array, "b t"], config: LlamaConfig) -> tuple[Array, Array]:

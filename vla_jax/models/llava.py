@@ -1,8 +1,10 @@
-"""LLaVA (Liu et al. 2023, arXiv:2310.03744): a vision tower, a two-layer projector, a language model.
+"""LLaVA (Liu et al. 2023, arXiv:2310.03744) and LLaVA-NeXT: a vision tower, a two-layer projector, a language
+model.
 
-`image_features` turns pixels into tokens of the language model's width; `embed` splices them in at the image
-placeholders; `hidden_states` reads the whole sequence. They are apart so that a view's features are computed
-once, however many responses are read under it.
+`image_features` turns pixels into tokens of the language model's width (`anyres_features` the tiles of an
+image of any shape); `embed` splices them in at the image placeholders; `hidden_states` reads the whole
+sequence. They are apart so that a view's features are computed once, however many responses are read under
+it.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -10,12 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
 from vla_jax.models import llama, vit
+from vla_jax.models.activations import activation
 from vla_jax.models.llama import Cache, LlamaConfig
 from vla_jax.models.lora import Adapter, apply, part
-from vla_jax.models.parameters import Parameter, Params, Table, linear, zeros
+from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, zeros
 from vla_jax.models.vit import ViTConfig
 
 
@@ -26,27 +30,44 @@ class LlavaConfig:
     Attributes:
       vision, language: the two towers.
       image_token_id: the placeholder; a prompt holds it once for every image token.
-      feature_layer: which of the vision tower's hidden states is used (see `vit.forward`).
-      keep_class_token: use the class token too (transformers' "full" selection).
+      feature_layer: which of the vision tower's hidden states is used (see `vit.forward`); of several, the
+        features stand side by side.
+      keep_class_token: use the first token too (transformers' "full" selection). Without it ("default") the
+        first token is left out, which in a tower without a class token (SigLIP) is a patch.
+      projector_activation: by its Hugging Face name.
+      projector_bias: whether the projector's layers have biases.
+      anyres: LLaVA-NeXT: images come in tiles, and a learnt vector ends each row of the grid.
     """
 
     vision: ViTConfig = field(default_factory=ViTConfig)
     language: LlamaConfig = field(default_factory=LlamaConfig)
     image_token_id: int = 32000
-    feature_layer: int = -2
+    feature_layer: int | tuple[int, ...] = -2
     keep_class_token: bool = False
+    projector_activation: str = "gelu"
+    projector_bias: bool = True
+    anyres: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.feature_layer, int):
+            object.__setattr__(self, "feature_layer", tuple(self.feature_layer))
         layers = self.vision.num_layers
-        if not -layers - 1 <= self.feature_layer <= layers:
-            raise ValueError(
-                f"feature_layer {self.feature_layer}: the vision tower has {layers + 1} hidden states"
-            )
+        for layer in self.feature_layers:
+            if not -layers - 1 <= layer <= layers:
+                raise ValueError(f"feature_layer {layer}: the vision tower has {layers + 1} hidden states")
+        activation(self.projector_activation)
+        if self.anyres and self.num_image_tokens != self.vision.num_patches:
+            raise ValueError("LLaVA-NeXT lays its tiles out by patches: one token a patch, no other token")
+
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """`feature_layer`, as several even if it is one."""
+        return (self.feature_layer,) if isinstance(self.feature_layer, int) else self.feature_layer
 
     @property
     def num_image_tokens(self) -> int:
-        """Tokens n one image takes in the prompt."""
-        return self.vision.num_patches + self.keep_class_token
+        """Tokens n one image, or one tile of it, takes."""
+        return self.vision.num_tokens - (not self.keep_class_token)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, for JSON."""
@@ -61,31 +82,76 @@ class LlavaConfig:
 
 def table(config: LlavaConfig) -> Table:
     """Every parameter of the model."""
-    d_vision, d = config.vision.hidden_size, config.language.hidden_size
-    name = "model.multi_modal_projector.linear_"
-    return {
-        "vision": vit.table(config.vision, "model.vision_tower."),
-        "projector": {
-            "fc1": linear((d_vision, None), (d, "embed"), f"{name}1"),
-            "fc1_bias": Parameter((d,), ("embed",), zeros, f"{name}1.bias"),
-            "fc2": linear((d, None), (d, "embed"), f"{name}2"),
-            "fc2_bias": Parameter((d,), ("embed",), zeros, f"{name}2.bias"),
-        },
-        "language": llama.table(config.language, "model.language_model.", "lm_head"),
+    d = config.language.hidden_size
+    d_vision = config.vision.hidden_size * len(config.feature_layers)
+    name = "multi_modal_projector.linear_"
+    projector: dict[str, Any] = {
+        "fc1": linear((d_vision, None), (d, "embed"), f"{name}1"),
+        "fc2": linear((d, None), (d, "embed"), f"{name}2"),
     }
+    if config.projector_bias:
+        for i in (1, 2):
+            projector[f"fc{i}_bias"] = Parameter((d,), ("embed",), zeros, f"{name}{i}.bias")
+    tower = "vision_tower." if config.vision.family == "dinov2" else "vision_tower.vision_model."
+    parameters: dict[str, Any] = {
+        "vision": vit.table(config.vision, tower),
+        "projector": projector,
+        "language": llama.table(config.language, "language_model.model.", "language_model.lm_head"),
+    }
+    if config.anyres:
+        parameters["newline"] = Parameter((d,), ("embed",), normal(d**-0.5), "image_newline")
+    return parameters
 
 
 def image_features(
     params: Params, config: LlavaConfig, pixels: Float[Array, "b y x 3"], adapter: Adapter | None = None
 ) -> Float[Array, "b n d"]:
-    """Image tokens in the language model's space, [b n d]; `pixels` are normalised RGB [b y x 3]."""
-    x = vit.forward(params["vision"], config.vision, pixels, config.feature_layer, part(adapter, "vision"))
-    if not config.keep_class_token:
-        x = x[:, 1:]
+    """Image tokens in the language model's space, [b n d]; `pixels` are normalised RGB [b y x 3].
+
+    Raises:
+      ValueError: where the pixels are not of the tower's size: the prompt has a fixed number of placeholders.
+    """
+    size = config.vision.image_size
+    if pixels.shape[1:3] != (size, size):
+        raise ValueError(f"pixels of {pixels.shape[1]} x {pixels.shape[2]}; the tower reads {size} x {size}")
+    states = vit.hidden_states(
+        params["vision"], config.vision, pixels, config.feature_layers, part(adapter, "vision")
+    )
+    x = jnp.concatenate([state if config.keep_class_token else state[:, 1:] for state in states], axis=-1)
     projector, low_rank = params["projector"], part(adapter, "projector")
-    x = apply(x, projector["fc1"], part(low_rank, "fc1")) + projector["fc1_bias"]
-    x = jax.nn.gelu(x, approximate=False)
-    return apply(x, projector["fc2"], part(low_rank, "fc2")) + projector["fc2_bias"]
+
+    def project(x: Array, name: str) -> Array:
+        y = apply(x, projector[name], part(low_rank, name))
+        return y + projector[f"{name}_bias"] if config.projector_bias else y
+
+    hidden = activation(config.projector_activation)(project(x, "fc1").astype(jnp.float32))
+    return project(hidden.astype(x.dtype), "fc2")
+
+
+def anyres_features(
+    params: Params,
+    config: LlavaConfig,
+    pixels: Float[Array, "b v y x 3"],
+    layout: Int[Array, "b t"],
+    adapter: Adapter | None = None,
+) -> Float[Array, "b t d"]:
+    """Image tokens of LLaVA-NeXT: the whole image's first, then the grid's rows with a newline after each.
+
+    Args:
+      params: see `table`.
+      config: the model.
+      pixels: normalised tiles, the whole image first, padded to the same number in every row of the batch.
+      layout: order of the tokens, as indices into [newline, first tile's tokens, second tile's, ...]. What
+        pads a row's end is up to the caller.
+      adapter: LoRA adapter of the model.
+    """
+    tiles = rearrange(pixels, "b v y x c -> (b v) y x c")
+    features = rearrange(
+        image_features(params, config, tiles, adapter), "(b v) n d -> b (v n) d", v=pixels.shape[1]
+    )
+    newline = jnp.broadcast_to(params["newline"], (features.shape[0], 1, features.shape[2]))
+    rows = jnp.concatenate([newline.astype(features.dtype), features], axis=1)
+    return jax.vmap(lambda rows, order: rows.at[order].get(mode="clip"))(rows, layout)
 
 
 def embed(
@@ -159,6 +225,7 @@ def prefill(
         causal & seen[:, None, :],
         part(adapter, "language"),
         cache,
+        key_positions=positions(seen),
     )
     assert filled is not None
     return states, filled

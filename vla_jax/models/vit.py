@@ -1,101 +1,205 @@
-"""The CLIP vision transformer (Radford et al. 2021, arXiv:2103.00020) as a pure function."""
+"""Vision transformers as one pure function: CLIP (Radford et al. 2021, arXiv:2103.00020), SigLIP (Zhai et al.
+2023, arXiv:2303.15343) and DINOv2 (Oquab et al. 2023, arXiv:2304.07193).
 
+They cut the image into patches and run the same encoder; what tells them apart stands in `_FAMILIES`.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from vla_jax.models import encoder
+from vla_jax.models.activations import activation
 from vla_jax.models.attention import attention
-from vla_jax.models.lora import Adapter, apply, part
-from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, ones, stack, zeros
+from vla_jax.models.encoder import EncoderConfig, Names, layer_norm
+from vla_jax.models.interpolation import bicubic
+from vla_jax.models.lora import Adapter, part
+from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, zeros
 
 
-@dataclass(frozen=True)
-class ViTConfig:
-    """Shape of the tower.
+class _Family(NamedTuple):
+    """What a family has, and what Hugging Face calls it."""
+
+    class_token: str  # "" where there is none
+    patch: str
+    patch_bias: bool
+    position: str
+    pre_norm: str
+    post_norm: str
+    block: str
+    names: Names
+    layer_scale: bool = False
+    attention_pool: bool = False
+
+
+_FAMILIES = {
+    "clip": _Family(
+        class_token="embeddings.class_embedding",
+        patch="embeddings.patch_embedding",
+        patch_bias=False,
+        position="embeddings.position_embedding.weight",
+        # Spelt so in every checkpoint.
+        pre_norm="pre_layrnorm",
+        post_norm="post_layernorm",
+        block="encoder.layers.{layer}.",
+        names=Names(),
+    ),
+    "siglip": _Family(
+        class_token="",
+        patch="embeddings.patch_embedding",
+        patch_bias=True,
+        position="embeddings.position_embedding.weight",
+        pre_norm="",
+        post_norm="post_layernorm",
+        block="encoder.layers.{layer}.",
+        names=Names(),
+        attention_pool=True,
+    ),
+    "dinov2": _Family(
+        class_token="embeddings.cls_token",
+        patch="embeddings.patch_embeddings.projection",
+        patch_bias=True,
+        position="embeddings.position_embeddings",
+        pre_norm="",
+        post_norm="layernorm",
+        block="encoder.layer.{layer}.",
+        names=Names(
+            norm="norm",
+            q_proj="attention.attention.query",
+            k_proj="attention.attention.key",
+            v_proj="attention.attention.value",
+            out_proj="attention.output.dense",
+        ),
+        layer_scale=True,
+    ),
+}
+FAMILIES = tuple(_FAMILIES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(EncoderConfig):
+    """Shape of the tower (and see `EncoderConfig`).
 
     Attributes:
-      image_size, patch_size: sides in pixels; the patch divides the image.
-      hidden_size: width d.
-      intermediate_size: width f of the feed-forward layer.
-      num_layers, num_heads: depth and heads.
-      layer_norm_eps: added to the variance.
-      unroll: unroll the scan over layers: faster for small models, slower to compile.
+      image_size, patch_size: sides in pixels; what the last whole patch leaves of a side is not looked at.
+      family: "clip", "siglip" or "dinov2".
+      gated: a SwiGLU feed-forward layer (DINOv2 giant).
+      qkv_bias: whether queries, keys and values have biases.
+      pool_head: SigLIP's attention pooling is part of the checkpoint.
+      mask_token: DINOv2's mask token is part of the checkpoint (nothing here reads it).
+      pixel_mean, pixel_std: of RGB in [0, 1], what the tower's pixels are normalised with; OpenAI CLIP's.
     """
 
     image_size: int = 336
     patch_size: int = 14
-    hidden_size: int = 1024
-    intermediate_size: int = 4096
-    num_layers: int = 24
-    num_heads: int = 16
-    layer_norm_eps: float = 1e-5
-    unroll: bool = False
+    family: str = "clip"
+    gated: bool = False
+    qkv_bias: bool = True
+    pool_head: bool = True
+    mask_token: bool = True
+    pixel_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    pixel_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"vision.image_size {self.image_size} is no multiple of {self.patch_size=}")
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"vision.hidden_size {self.hidden_size} is no multiple of {self.num_heads=}")
+        super().__post_init__()
+        # JSON and config files give lists; a config must be hashable.
+        object.__setattr__(self, "pixel_mean", tuple(self.pixel_mean))
+        object.__setattr__(self, "pixel_std", tuple(self.pixel_std))
+        if self.family not in _FAMILIES:
+            raise ValueError(f"vision.family {self.family!r} is not one of {', '.join(FAMILIES)}")
+        if self.image_size < self.patch_size:
+            raise ValueError(f"vision.image_size {self.image_size} is smaller than {self.patch_size=}")
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
 
     @property
     def num_patches(self) -> int:
         """Patches of an image, the class token not counted."""
-        return (self.image_size // self.patch_size) ** 2
+        return self.grid**2
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether a class token stands before the patches."""
+        return bool(_FAMILIES[self.family].class_token)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an image, the class token counted."""
+        return self.num_patches + self.has_class_token
 
 
 def table(config: ViTConfig, prefix: str) -> Table:
     """The parameters; `prefix` is the tower's name in the Hugging Face checkpoint, with its dot."""
-    d, f, p = config.hidden_size, config.intermediate_size, config.patch_size
-    block = f"{prefix}encoder.layers.{{layer}}."
-    residual = (2 * config.num_layers) ** -0.5
-
-    def norm(name: str) -> Table:
-        return {
-            "scale": Parameter((d,), ("embed",), ones, f"{name}.weight"),
-            "bias": Parameter((d,), ("embed",), zeros, f"{name}.bias"),
-        }
-
-    def bias(size: int, axis: str, name: str) -> Parameter:
-        return Parameter((size,), (axis,), zeros, f"{name}.bias")
-
-    layer: Table = {
-        "norm1": norm(f"{block}layer_norm1"),
-        **{
-            f"{name}_proj": linear((d, "embed"), (d, "heads"), f"{block}self_attn.{name}_proj")
-            for name in "qkv"
-        },
-        **{f"{name}_bias": bias(d, "heads", f"{block}self_attn.{name}_proj") for name in "qkv"},
-        "out_proj": linear((d, "heads"), (d, "embed"), f"{block}self_attn.out_proj", scale=residual),
-        "out_bias": bias(d, "embed", f"{block}self_attn.out_proj"),
-        "norm2": norm(f"{block}layer_norm2"),
-        "fc1": linear((d, "embed"), (f, "mlp"), f"{block}mlp.fc1"),
-        "fc1_bias": bias(f, "mlp", f"{block}mlp.fc1"),
-        "fc2": linear((f, "mlp"), (d, "embed"), f"{block}mlp.fc2", scale=residual),
-        "fc2_bias": bias(d, "embed", f"{block}mlp.fc2"),
-    }
-    return {
+    family, d, p = _FAMILIES[config.family], config.hidden_size, config.patch_size
+    # What DINOv2 keeps as [1 n d] is [n d] here.
+    squeeze = config.family == "dinov2"
+    parameters: dict[str, Any] = {
         "patch": Parameter(
             (p, p, 3, d),
             (None, None, None, "embed"),
             normal((p * p * 3) ** -0.5),
-            f"{prefix}embeddings.patch_embedding.weight",
+            f"{prefix}{family.patch}.weight",
             "d c y x -> y x c d",
         ),
-        "class": Parameter((d,), ("embed",), normal(0.02), f"{prefix}embeddings.class_embedding"),
         "position": Parameter(
-            (config.num_patches + 1, d),
+            (config.num_tokens, d),
             (None, "embed"),
             # As loud as the patches: a tower trained from scratch must tell places apart from the start.
             normal(0.3),
-            f"{prefix}embeddings.position_embedding.weight",
+            f"{prefix}{family.position}",
+            "1 n d -> n d" if squeeze else "",
         ),
-        "pre_norm": norm(f"{prefix}pre_layrnorm"),
-        "layers": stack(layer, config.num_layers),
-        "post_norm": norm(f"{prefix}post_layernorm"),
+    }
+    if family.patch_bias:
+        parameters["patch_bias"] = encoder.bias(d, "embed", f"{prefix}{family.patch}")
+    if family.class_token:
+        layout = "1 1 d -> d" if squeeze else ""
+        name = f"{prefix}{family.class_token}"
+        parameters["class"] = Parameter((d,), ("embed",), normal(0.02), name, layout)
+    if config.family == "dinov2" and config.mask_token:
+        name = f"{prefix}embeddings.mask_token"
+        parameters["mask"] = Parameter((d,), ("embed",), zeros, name, "1 d -> d")
+    if family.pre_norm:
+        parameters["pre_norm"] = encoder.norm(d, f"{prefix}{family.pre_norm}")
+    parameters["layers"] = encoder.table(
+        config,
+        f"{prefix}{family.block}",
+        family.names,
+        qkv_bias=config.qkv_bias,
+        layer_scale=family.layer_scale,
+        gated=config.gated,
+    )
+    parameters["post_norm"] = encoder.norm(d, f"{prefix}{family.post_norm}")
+    if family.attention_pool and config.pool_head:
+        parameters["pool"] = _pool_table(config, f"{prefix}head.")
+    return parameters
+
+
+def _pool_table(config: ViTConfig, prefix: str) -> Table:
+    d, f = config.hidden_size, config.intermediate_size
+    packed = f"{prefix}attention.in_proj_"
+    return {
+        "probe": Parameter((d,), ("embed",), normal(d**-0.5), f"{prefix}probe", "1 1 d -> d"),
+        "qkv": Parameter(
+            (3, d, d), (None, "embed", "heads"), normal(d**-0.5), f"{packed}weight", "(s o) i -> s i o"
+        ),
+        "qkv_bias": Parameter((3, d), (None, "heads"), zeros, f"{packed}bias", "(s o) -> s o"),
+        "out_proj": linear((d, "heads"), (d, "embed"), f"{prefix}attention.out_proj"),
+        "out_bias": encoder.bias(d, "embed", f"{prefix}attention.out_proj"),
+        "norm": encoder.norm(d, f"{prefix}layernorm"),
+        "fc1": linear((d, "embed"), (f, "mlp"), f"{prefix}mlp.fc1"),
+        "fc1_bias": encoder.bias(f, "mlp", f"{prefix}mlp.fc1"),
+        "fc2": linear((f, "mlp"), (d, "embed"), f"{prefix}mlp.fc2"),
+        "fc2_bias": encoder.bias(d, "embed", f"{prefix}mlp.fc2"),
     }
 
 
@@ -106,57 +210,90 @@ def forward(
     feature_layer: int = -1,
     adapter: Adapter | None = None,
 ) -> Float[Array, "b n d"]:
-    """Hidden states of the class token and the patches after one layer.
+    """Hidden states after one layer: the class token first, where there is one, then the patches row by row.
 
     Args:
       params: see `table`.
       config: the tower.
-      pixels: normalised RGB [b y x 3].
+      pixels: normalised RGB [b y x 3]; where they are not of the tower's size, its position embeddings are
+        interpolated.
       feature_layer: which entry of transformers' `hidden_states` is wanted: 0 is the embeddings, -1 the last
         layer's output (before the post norm). Layers behind it are not computed.
       adapter: LoRA adapter of this tower.
-
-    Returns:
-      [b n+1 d], the class token first.
     """
-    patch = config.patch_size
-    patches = rearrange(pixels, "b (y p) (x q) c -> b (y x) (p q c)", p=patch, q=patch)
-    x = patches @ rearrange(params["patch"], "y x c d -> (y x c) d")
-    class_token = jnp.broadcast_to(params["class"], (x.shape[0], 1, x.shape[-1]))
-    x = jnp.concatenate([class_token.astype(x.dtype), x], axis=1) + params["position"]
-    x = _layer_norm(x, params["pre_norm"], config.layer_norm_eps)
+    return hidden_states(params, config, pixels, (feature_layer,), adapter)[0]
 
-    depth = range(config.num_layers + 1)[feature_layer]
-    layers = jax.tree.map(lambda p: p[:depth], (params["layers"], part(adapter, "layers")))
-    x, _ = jax.lax.scan(
-        lambda x, layer: (_block(x, config, *layer), None), x, layers, unroll=depth if config.unroll else 1
-    )
+
+def hidden_states(
+    params: Params,
+    config: ViTConfig,
+    pixels: Float[Array, "b y x 3"],
+    feature_layers: Sequence[int],
+    adapter: Adapter | None = None,
+) -> tuple[Float[Array, "b n d"], ...]:
+    """As `forward`, after several layers, in the order asked for; none is computed twice."""
+    x = _embed(params, config, pixels)
+    depths = [range(config.num_layers + 1)[layer] for layer in feature_layers]
+    states = {0: x}
+    for start, end in pairwise([0, *sorted(set(depths) - {0})]):
+        span = slice(start, end)
+        layers, low_rank = jax.tree.map(lambda p: p[span], (params["layers"], part(adapter, "layers")))  # noqa: B023
+        states[end] = encoder.forward(layers, config, states[start], None, low_rank)
+    return tuple(states[depth] for depth in depths)
+
+
+def pooled(params: Params, config: ViTConfig, states: Float[Array, "b n d"]) -> Float[Array, "b d"]:
+    """One vector an image, from the last layer's hidden states: transformers' `pooler_output`.
+
+    The class token after the post norm (CLIP, DINOv2), or what SigLIP's probe attends to.
+
+    Raises:
+      ValueError: where the tower has neither.
+    """
+    normed = layer_norm(states, params["post_norm"], config.layer_norm_eps)
+    if config.has_class_token:
+        return normed[:, 0]
+    if "pool" not in params:
+        raise ValueError("this SigLIP tower came without its pooling head (pool_head=False)")
+    pool = params["pool"]
+
+    def split(x: Array, i: int) -> Float[Array, "b n h k"]:
+        projected = x @ pool["qkv"][i] + pool["qkv_bias"][i]
+        return rearrange(projected, "b n (h k) -> b n h k", h=config.num_heads)
+
+    probe = jnp.broadcast_to(pool["probe"], (states.shape[0], 1, states.shape[2]))
+    mixed = attention(split(probe, 0), split(normed, 1), split(normed, 2))
+    x = rearrange(mixed, "b 1 h k -> b (h k)") @ pool["out_proj"] + pool["out_bias"]
+    hidden = layer_norm(x, pool["norm"], config.layer_norm_eps) @ pool["fc1"] + pool["fc1_bias"]
+    return x + activation(config.activation)(hidden) @ pool["fc2"] + pool["fc2_bias"]
+
+
+def _embed(params: Params, config: ViTConfig, pixels: Float[Array, "b y x 3"]) -> Float[Array, "b n d"]:
+    size = config.patch_size
+    rows, columns = pixels.shape[1] // size, pixels.shape[2] // size
+    pixels = pixels[:, : rows * size, : columns * size].astype(params["patch"].dtype)
+    patches = rearrange(pixels, "b (y p) (x q) c -> b (y x) (p q c)", p=size, q=size)
+    x = patches @ rearrange(params["patch"], "y x c d -> (y x c) d")
+    if "patch_bias" in params:
+        x = x + params["patch_bias"]
+    if config.has_class_token:
+        class_token = jnp.broadcast_to(params["class"], (x.shape[0], 1, x.shape[-1]))
+        x = jnp.concatenate([class_token.astype(x.dtype), x], axis=1)
+    x = x + _positions(params["position"], config, rows, columns)
+    if "pre_norm" in params:
+        x = layer_norm(x, params["pre_norm"], config.layer_norm_eps)
     return x
 
 
-def _block(x: Float[Array, "b n d"], config: ViTConfig, params: Params, adapter: Adapter | None) -> Array:
-    normed = _layer_norm(x, params["norm1"], config.layer_norm_eps)
-    q, k, v = (
-        rearrange(
-            apply(normed, params[f"{name}_proj"], part(adapter, f"{name}_proj")) + params[f"{name}_bias"],
-            "b n (h k) -> b n h k",
-            h=config.num_heads,
-        )
-        for name in "qkv"
-    )
-    mixed = rearrange(attention(q, k, v), "b n h k -> b n (h k)")
-    x = x + apply(mixed, params["out_proj"], part(adapter, "out_proj")) + params["out_bias"]
-    normed = _layer_norm(x, params["norm2"], config.layer_norm_eps)
-    hidden = _quick_gelu(apply(normed, params["fc1"], part(adapter, "fc1")) + params["fc1_bias"])
-    return x + apply(hidden, params["fc2"], part(adapter, "fc2")) + params["fc2_bias"]
-
-
-def _quick_gelu(x: Array) -> Array:
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def _layer_norm(x: Float[Array, "b n d"], params: Any, eps: float) -> Float[Array, "b n d"]:
-    wide = x.astype(jnp.float32)
-    centred = wide - wide.mean(-1, keepdims=True)
-    normed = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
-    return (normed * params["scale"] + params["bias"]).astype(x.dtype)
+def _positions(
+    embeddings: Float[Array, "n d"], config: ViTConfig, rows: int, columns: int
+) -> Float[Array, "m d"]:
+    """Position embeddings of a grid of patches, interpolated where it is not the tower's own."""
+    if (rows, columns) == (config.grid, config.grid):
+        return embeddings
+    class_token, grid = jnp.split(embeddings, [int(config.has_class_token)])
+    square = rearrange(grid, "(y x) d -> y x d", y=config.grid).astype(jnp.float32)
+    resized = jnp.einsum(
+        "ry,cx,yxd->rcd", bicubic(config.grid, rows), bicubic(config.grid, columns), square
+    ).astype(embeddings.dtype)
+    return jnp.concatenate([class_token, rearrange(resized, "r c d -> (r c) d")])

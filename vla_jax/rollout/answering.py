@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from vla_jax.data import Encoder
-from vla_jax.data.images import fit
 from vla_jax.models import llava
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
@@ -16,10 +16,19 @@ from vla_jax.models.parameters import Params
 from vla_jax.rollout.sampling import sample
 from vla_jax.views import normalise
 
-_encode = jax.jit(
-    lambda params, adapter, config, images: llava.image_features(params, config, normalise(images), adapter),
-    static_argnames="config",
-)
+
+@partial(jax.jit, static_argnames="config")
+def _encode(
+    params: Params,
+    adapter: Adapter | None,
+    config: LlavaConfig,
+    tiles: UInt8[Array, "b v y x 3"],
+    layouts: Int[Array, "b n"] | None,
+) -> Float[Array, "b n d"]:
+    pixels = normalise(tiles, config.vision.pixel_mean, config.vision.pixel_std)
+    if layouts is None:
+        return llava.image_features(params, config, pixels[:, 0], adapter)
+    return llava.anyres_features(params, config, pixels, layouts, adapter)
 
 
 @dataclass(frozen=True)
@@ -84,16 +93,21 @@ class Answerer:
         shape = (self.batch_size, self.encoder.max_prompt_length)
         tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
         mask[:, -1] = True
-        pixels = np.zeros((self.batch_size, *[self.encoder.image_size] * 2, 3), np.uint8)
+        most_tiles, most_tokens = self.encoder.most_tiles_and_tokens()
+        tiles = np.zeros((self.batch_size, most_tiles, *self.encoder.processor.tile_size, 3), np.uint8)
+        layouts = np.zeros((self.batch_size, most_tokens), np.int32)
         for i, (image, question) in enumerate(zip(images, questions, strict=True)):
-            ids = self.encoder.prompt(question)
+            ids = self.encoder.prompt(question, *image.shape[:2])
             tokens[i, -len(ids) :], mask[i, -len(ids) :] = ids, True
-            pixels[i] = fit(image, self.encoder.image_size)
+            own = self.encoder.processor(image)
+            tiles[i, : len(own)] = own
+            if (order := self.encoder.layout(*image.shape[:2])) is not None:
+                layouts[i, : len(order)] = order
         sampled = sample(
             self.params,
             self.adapter,
             self.config,
-            _encode(self.params, self.adapter, self.config, pixels),
+            _encode(self.params, self.adapter, self.config, tiles, layouts if self.config.anyres else None),
             tokens,
             mask,
             max_new_tokens=max_new_tokens,

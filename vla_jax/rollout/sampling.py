@@ -93,6 +93,7 @@ def sample(
             part(adapter, "language"),
             cache,
             start + step,
+            llava.positions(seen),
         )
         token, log_prob = choose(states[:, 0], step + 1)
         out = write(out, step + 1, token, log_prob, alive)

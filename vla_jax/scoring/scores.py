@@ -125,7 +125,8 @@ def encode_views(
 ) -> Float[Array, "b v n d"]:
     """Image tokens of every view."""
     params, adapter = model
-    flat = rearrange(normalise(views), "b v y x c -> (b v) y x c")
+    pixels = normalise(views, config.vision.pixel_mean, config.vision.pixel_std)
+    flat = rearrange(pixels, "b v y x c -> (b v) y x c")
     features = llava.image_features(params, config, flat, adapter)
     return rearrange(features, "(b v) n d -> b v n d", v=views.shape[1])
 

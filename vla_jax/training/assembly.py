@@ -1,7 +1,7 @@
 """Builds the parts of a run from its configuration."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vla_jax.data import Batch, BatchPlan, DataError, Encoder, RecordReport, Source, batches
+from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.sources import corpus, open_source
 from vla_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from vla_jax.data.world import WorldConfig
@@ -47,14 +48,15 @@ def fresh_model(config: ConfigDict) -> Model:
         tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         shape.feature_layer,
     )
-    return Model(model, parameters.initialise(llava.table(model), jax.random.key(config.seed)), tokenizer)
+    params = parameters.initialise(llava.table(model), jax.random.key(config.seed))
+    return Model(model, params, tokenizer, ImageProcessor.square(vision.image_size))
 
 
 def encoder_of(config: ConfigDict, model: Model, recipe: Recipe | None = None) -> Encoder:
     """How records are encoded for this model, and for what the recipe reads of them."""
     return Encoder(
         tokenizer=model.tokenizer,
-        image_size=model.config.vision.image_size,
+        processor=model.processor,
         num_image_tokens=model.config.num_image_tokens,
         responses=recipe.responses if recipe else (),
         further_turns=recipe.further_turns if recipe else False,
@@ -145,8 +147,8 @@ class Run:
             title=title,
         )
         if low_rank is None:
-            return Model(self.model.config, parameters.overlay(placed, state.trained), self.model.tokenizer)
-        return Model(self.model.config, base, self.model.tokenizer, state.trained, low_rank)
+            return replace(self.model, params=parameters.overlay(placed, state.trained), origin="")
+        return replace(self.model, params=base, adapter=state.trained, lora=low_rank)
 
 
 def assemble(config: ConfigDict, model: Model) -> Run:
@@ -160,7 +162,12 @@ def assemble(config: ConfigDict, model: Model) -> Run:
     """
     if model.adapter is not None:
         merged = lora.merge(model.params, model.adapter)
-        model = Model(model.config, merged, model.tokenizer)
+        model = replace(model, params=merged, adapter=None, lora=None, origin="")
+    if model.config.anyres:
+        raise ValueError(
+            "a LLaVA-NeXT cannot be trained yet: views of an image in tiles are still to come; evaluate, "
+            "generate and convert do work"
+        )
     recipe = recipe_of(config)
     source = open_source(config.data.to_dict(), world_of(config, model.config.vision.image_size))
     frozen, free = parameters.split(model.params, config.train.frozen)
