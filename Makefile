@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table lint format clean
+.PHONY: demo test smoke table convert-7b lint format clean
 .DEFAULT_GOAL := test
 
 demo: $(READY_DEMO)
@@ -24,6 +24,9 @@ demo: $(READY_DEMO)
 
 table: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.world_table
+
+convert-7b: $(READY_DEMO)
+	$(BIN)/python -m benchmarks.convert_7b
 
 test: $(READY_TEST)
 	$(PYTEST) -n $(PYTEST_WORKERS) --dist=loadfile $(PYTEST_ARGS)

@@ -166,15 +166,8 @@ def adapted(imported, tmp_path_factory):
 
 def our_logits(model, prompts):
     """Of base and adapter, beside each other."""
-    pixels = jnp.asarray(prompts.pixels)
-    if model.config.anyres:
-        features = llava.anyres_features(model.params, model.config, pixels, prompts.layouts, model.adapter)
-    else:
-        features = llava.image_features(model.params, model.config, pixels, model.adapter)
-    states = llava.hidden_states(
-        model.params, model.config, prompts.tokens, prompts.mask, features, model.adapter
-    )
-    return np.asarray(llava.logits(model.params, states))[prompts.mask]
+    _, _, logits = run(model.params, model.config, prompts, model.adapter)
+    return np.asarray(logits)[prompts.mask]
 
 
 def prompts_for(theirs):

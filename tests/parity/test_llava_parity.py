@@ -30,19 +30,31 @@ def pair(request, tmp_path_factory):
 
 
 @partial(jax.jit, static_argnums=1)
-def our_states(params, config, pixels, tokens, mask, layouts):
+def our_states(params, config, pixels, tokens, mask, layouts, adapter):
     """Image tokens, final hidden states, logits."""
     if config.anyres:
-        features = llava.anyres_features(params, config, pixels, layouts)
+        features = llava.anyres_features(params, config, pixels, layouts, adapter)
     else:
-        features = llava.image_features(params, config, pixels)
-    states = llava.hidden_states(params, config, tokens, mask, features)
+        features = llava.image_features(params, config, pixels, adapter)
+    states = llava.hidden_states(params, config, tokens, mask, features, adapter)
     return features, states, llava.logits(params, states)
 
 
-def run(params, config, prompts):
-    pixels = jnp.asarray(prompts.pixels)
-    return our_states(params, config, pixels, prompts.tokens, prompts.mask, prompts.layouts)
+@partial(jax.jit, static_argnums=1)
+def our_layers(params, config, features, tokens, mask):
+    """Hidden states after each number of the decoder's layers, through the last norm."""
+    embeddings, positions = llava.embed(params, config, tokens, features), llava.positions(mask)
+    causal = np.tril(np.ones((tokens.shape[1],) * 2, bool)) & mask[:, None, :]
+    language, states = params["language"], []
+    for depth in range(config.language.num_layers):
+        shallow = {**language, "layers": jax.tree.map(lambda p, end=depth: p[:end], language["layers"])}
+        decoder = replace(config.language, num_layers=depth)
+        states.append(llama.forward(shallow, decoder, embeddings, positions, causal)[0])
+    return states
+
+
+def run(params, config, prompts, adapter=None):
+    return our_states(params, config, prompts.pixels, prompts.tokens, prompts.mask, prompts.layouts, adapter)
 
 
 def test_logits_and_hidden_states_are_the_same(pair):
@@ -66,15 +78,8 @@ def test_hidden_states_of_every_layer_are_the_same(pair):
         norm = theirs.model.language_model.norm
         expected = [norm(state).numpy()[prompts.mask] for state in expected[:-1]]
     features, _, _ = run(params, config, prompts)
-    embeddings = llava.embed(params, config, jnp.asarray(prompts.tokens), features)
-    positions = llava.positions(jnp.asarray(prompts.mask))
-    length = prompts.tokens.shape[1]
-    mask = np.tril(np.ones((length, length), bool)) & prompts.mask[:, None, :]
-    for depth, reference in enumerate(expected):
-        language = params["language"]
-        shallow = {**language, "layers": jax.tree.map(lambda p, end=depth: p[:end], language["layers"])}
-        decoder = replace(config.language, num_layers=depth)
-        states, _ = llama.forward(shallow, decoder, embeddings, positions, mask)
+    layers = our_layers(params, config, features, prompts.tokens, prompts.mask)
+    for states, reference in zip(layers, expected, strict=True):
         np.testing.assert_allclose(np.asarray(states)[prompts.mask], reference, atol=1e-4, rtol=0)
 
 

@@ -1,10 +1,10 @@
 """Tensors of a Hugging Face folder: one safetensors file, or several under an index, read one at a time."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
@@ -15,18 +15,26 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or does not fit; says which file or tensors, and what to do."""
 
 
+class Place(NamedTuple):
+    """Where a tensor lies: the file, open, and its name there."""
+
+    file: Path
+    opened: Any
+    name: str
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a folder holds; nothing is read before `read`.
 
     Attributes:
       folder: where it is.
-      places: tensor -> the open file it lies in, and its name there.
+      places: tensor -> where it lies.
       shapes: tensor -> its shape.
     """
 
     folder: Path
-    places: Mapping[str, tuple[Any, str]]
+    places: Mapping[str, Place]
     shapes: Mapping[str, tuple[int, ...]]
 
     def read(self, name: str) -> Shaped[np.ndarray, "..."]:
@@ -35,11 +43,27 @@ class Checkpoint:
         Raises:
           CheckpointError: where the file breaks off.
         """
-        file, stored = self.places[name]
+        place = self.places[name]
         try:
-            return file.get_tensor(stored)
+            return place.opened.get_tensor(place.name)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.folder}: {stored} cannot be read ({error})") from None
+            raise CheckpointError(f"{place.file}: {place.name} cannot be read ({error})") from None
+
+    def read_layers(self, name: str) -> Iterator[Shaped[np.ndarray, "..."]]:
+        """One tensor, one index of its first axis after the other.
+
+        Raises:
+          CheckpointError: where the file breaks off.
+        """
+        place = self.places[name]
+        for layer in range(self.shapes[name][0]):
+            try:
+                # Mapped, since a slice of a file that is not would be cut from the whole tensor; and anew for
+                # each, since pages of a mapped file count as the process's own.
+                with safe_open(place.file, "np") as mapped:
+                    yield mapped.get_slice(place.name)[layer]
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{place.file}: {place.name} cannot be read ({error})") from None
 
 
 def open_checkpoint(
@@ -69,7 +93,7 @@ def open_checkpoint(
             )
     else:
         raise CheckpointError(_nothing_here(folder, stem))
-    places: dict[str, tuple[Any, str]] = {}
+    places: dict[str, Place] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         try:
@@ -84,8 +108,8 @@ def open_checkpoint(
             raise CheckpointError(f"{index} says that {file.name} holds {', '.join(lost)}; it does not")
         for name in stored:
             if (known := rename(name)) in places:
-                raise CheckpointError(f"{folder}: {name} and {places[known][1]} are both {known}")
-            places[known] = (opened, name)
+                raise CheckpointError(f"{folder}: {name} and {places[known].name} are both {known}")
+            places[known] = Place(file, opened, name)
             shapes[known] = tuple(opened.get_slice(name).get_shape())
     return Checkpoint(folder, places, shapes)
 

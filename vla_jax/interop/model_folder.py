@@ -12,12 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from transformers import AutoTokenizer
 
 from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.interop.checkpoint import CheckpointError, open_checkpoint
 from vla_jax.interop.folders import whole_folder
 from vla_jax.interop.safetensors_writer import Tensor, write
+from vla_jax.interop.weights import stack_layers
 from vla_jax.models import llava, lora, parameters
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter, LoraConfig
@@ -155,8 +157,17 @@ def _read(folder: Path, stem: str, expected: Any) -> Any:
     ]
     if problems:
         raise ValueError(f"{file} does not fit its model.json: {'; '.join(sorted(problems))}")
-    tree = jax.tree.structure(expected)
-    return jax.tree.unflatten(tree, [jnp.asarray(stored.read(name)) for name in wanted])
+
+    def read(name: str) -> Array:
+        shape = stored.shapes[name]
+        # The large ones are stacks of layers; read whole, one would be there twice for a moment.
+        return (
+            stack_layers(shape, stored.read_layers(name))
+            if len(shape) > 2
+            else jnp.asarray(stored.read(name))
+        )
+
+    return jax.tree.unflatten(jax.tree.structure(expected), [read(name) for name in wanted])
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -1,0 +1,257 @@
+"""The command that converts: what it says, and what it leaves when something is wrong."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.interop.checkpoints import TINY, hugging_face_folder
+from tests.small_models import tiny_model
+from vla_jax.convert import export_checkpoint, import_checkpoint
+from vla_jax.interop import export_model, load_model, save_model
+from vla_jax.models import LoraConfig, llava, lora
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "vla_jax.convert", *map(str, arguments)]
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def adapted(model=TINY, origin="tiny"):
+    """A model with an adapter that does something."""
+    config = LoraConfig(rank=2, alpha=3.0, targets="language/.*[qv]_proj|projector/fc1")
+    fresh = lora.initialise(llava.table(model.config), config, jax.random.key(0))
+    drawn = jax.tree.map(lambda leaf: leaf + 0.1, fresh)
+    return replace(model, adapter=drawn, lora=config, origin=origin)
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    return hugging_face_folder(tmp_path / "tiny")
+
+
+@pytest.fixture
+def with_adapter(tmp_path, theirs):
+    """A model folder with an adapter, and the adapter as PEFT has it."""
+    save_model(tmp_path / "adapted", adapted(origin=str(theirs)))
+    export_checkpoint(tmp_path / "adapted", tmp_path / "peft", adapter_only=True)
+    return tmp_path / "adapted", tmp_path / "peft"
+
+
+def left_behind(path):
+    """Everything in a folder, hidden files too."""
+    return sorted(os.listdir(path))
+
+
+@pytest.mark.smoke
+def test_there_and_back_by_command(tmp_path, theirs):
+    done = run("import", f"--from={theirs}", f"--to={tmp_path / 'ours'}")
+    assert done.returncode == 0, done.stderr
+    count = sum(leaf.size for leaf in jax.tree.leaves(TINY.params))
+    assert f"{count:,} parameters" in done.stdout and "peak host memory" in done.stdout
+    done = run("export", f"--from={tmp_path / 'ours'}", f"--to={tmp_path / 'back'}")
+    assert done.returncode == 0, done.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (theirs, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Flag --from must have a value"),
+        (("--from=a", "--to=b"), "say what to do"),
+        (("move", "--from=a", "--to=b"), "say what to do"),
+        (("import", "--from=a"), "to"),
+        (("export", "--from=a", "--to=b", "--dtype=float32"), "--dtype says nothing to export"),
+        (("import", "--from=a", "--to=b", "--adapter_only"), "--adapter_only says nothing to import"),
+        (("import", "--from=a", "--to=b", "--dtype=int8"), "dtype"),
+        (("import", "--from=nowhere", "--to=b"), "nowhere: no such folder, and no hub id"),
+        (("export", "--from=nowhere", "--to=b"), "nowhere: no model here"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message):
+    done = run(*arguments)
+    assert done.returncode != 0
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_checkpoint_leaves_nothing_at_all(tmp_path, theirs):
+    file = theirs / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    before = left_behind(tmp_path)
+    done = run("import", f"--from={theirs}", f"--to={tmp_path / 'ours'}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {file}: cannot be read")
+    assert left_behind(tmp_path) == before
+
+
+def small_files_only():
+    """Writing more than 20 kB into one file then fails, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+@pytest.mark.parametrize("direction", ["import", "export"])
+def test_a_full_disk_leaves_nothing_at_all(tmp_path, theirs, direction):
+    source = theirs
+    if direction == "export":
+        source = tmp_path / "ours"
+        import_checkpoint(str(theirs), source)
+    before = left_behind(tmp_path)
+    # No compilation cache: its files would be the first to fail.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    done = run(
+        direction,
+        f"--from={source}",
+        f"--to={tmp_path / 'out'}",
+        preexec_fn=small_files_only,
+        env=environment,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: no room for {tmp_path / 'out'}:")
+    assert left_behind(tmp_path) == before
+
+
+def test_ctrl_c_leaves_nothing_at_all(tmp_path):
+    """While the weights, of some hundred megabytes, are being converted."""
+    large = tiny_model(language={"vocab_size": 200_000, "hidden_size": 128})
+    export_model(tmp_path / "large", replace(large, tokenizer=TINY.tokenizer))
+    before = left_behind(tmp_path)
+    process = subprocess.Popen(
+        command("import", f"--from={tmp_path / 'large'}", f"--to={tmp_path / 'out'}"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while left_behind(tmp_path) == before and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert errors.splitlines()[-1] == f"stopped; nothing was left at {tmp_path / 'out'}"
+    assert left_behind(tmp_path) == before
+
+
+def test_an_existing_folder_is_refused_before_anything_is_read(tmp_path, theirs):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        import_checkpoint(str(theirs), tmp_path / "out")
+    with pytest.raises(ValueError, match="exists already"):
+        export_checkpoint(theirs, tmp_path / "out")
+    assert left_behind(tmp_path / "out") == ["precious.txt"]
+
+
+def test_a_hugging_face_folder_is_told_apart_from_a_model_folder(tmp_path, theirs):
+    with pytest.raises(FileNotFoundError, match="import it first: python -m vla_jax.convert import"):
+        export_checkpoint(theirs, tmp_path / "out")
+
+
+def test_what_becomes_of_an_adapter_has_to_be_said(tmp_path, with_adapter):
+    model, _ = with_adapter
+    with pytest.raises(ValueError, match="say what becomes of it: --merge_adapter or --adapter_only"):
+        export_checkpoint(model, tmp_path / "out")
+    with pytest.raises(ValueError, match="exclude each other"):
+        export_checkpoint(model, tmp_path / "out", merge_adapter=True, adapter_only=True)
+    save_model(tmp_path / "plain", TINY)
+    for flag in ("merge_adapter", "adapter_only"):
+        with pytest.raises(ValueError, match=f"has no adapter; leave out --{flag}"):
+            export_checkpoint(tmp_path / "plain", tmp_path / "out", **{flag: True})
+
+
+def test_merging_adds_the_adapter_to_every_layer_it_adapts(tmp_path, with_adapter):
+    model, _ = with_adapter
+    export_checkpoint(model, tmp_path / "merged", merge_adapter=True)
+    import_checkpoint(str(tmp_path / "merged"), tmp_path / "again")
+    loaded = load_model(model)
+    expected = lora.merge(loaded.params, loaded.adapter)
+    merged = load_model(tmp_path / "again").params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), merged, expected)
+    changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), merged, loaded.params)
+    paths = [jax.tree_util.keystr(p) for p, c in jax.tree_util.tree_leaves_with_path(changed) if c]
+    assert len(paths) == 3 and all("q_proj" in p or "v_proj" in p or "fc1" in p for p in paths)
+
+
+def test_an_adapter_that_names_another_base_is_refused_unless_allowed(tmp_path, theirs, with_adapter):
+    _, peft = with_adapter
+    other = theirs.rename(tmp_path / "other")
+    with pytest.raises(ValueError, match="an adapter for another base: it names .*tiny, not .*other; pass"):
+        import_checkpoint(str(other), tmp_path / "out", adapter=str(peft))
+    import_checkpoint(str(other), tmp_path / "out", adapter=str(peft), allow_other_base=True)
+    assert load_model(tmp_path / "out").adapter is not None
+
+
+def test_an_adapter_that_fits_no_layer_of_the_base_is_refused(tmp_path, with_adapter):
+    _, peft = with_adapter
+    small = tiny_model(language={"hidden_size": 16, "num_heads": 2, "num_layers": 1})
+    (tmp_path / "elsewhere").mkdir()
+    export_model(tmp_path / "elsewhere" / "tiny", small)  # of the name that the adapter gives
+    before = left_behind(tmp_path)
+    with pytest.raises(ValueError, match="is an adapter for another base") as failure:
+        import_checkpoint(str(tmp_path / "elsewhere" / "tiny"), tmp_path / "out", adapter=str(peft))
+    assert "no such layer: language_model.model.layers.1.self_attn.q_proj.weight:A" in str(failure.value)
+    assert "has shape (2, 32), not (2, 16)" in str(failure.value)
+    assert left_behind(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use_dora": True}, "use_dora=True is not supported"),
+        ({"bias": "all"}, "bias='all' is not supported"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+        ({"peft_type": "LOHA"}, "peft_type='LOHA' is not supported; only 'LORA' is"),
+        ({"r": 0}, "no configuration of a LoRA adapter"),
+        ({"lora_alpha": None}, "no configuration of a LoRA adapter"),
+    ],
+    ids=str,
+)
+def test_an_adapter_of_another_kind_is_refused(tmp_path, theirs, with_adapter, changes, message):
+    _, peft = with_adapter
+    file = peft / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        import_checkpoint(str(theirs), tmp_path / "out", adapter=str(peft))
+
+
+def test_half_of_a_pair_of_factors_is_missed(tmp_path, theirs, with_adapter):
+    _, peft = with_adapter
+    file = peft / "adapter_model.safetensors"
+    factors = load_file(file)
+    gone = next(name for name in factors if "layers.1" in name and "lora_B" in name)
+    factors.pop(gone)
+    save_file(factors, file)
+    with pytest.raises(ValueError, match=r"missing language_model\.model\.layers\.1\..*:B"):
+        import_checkpoint(str(theirs), tmp_path / "out", adapter=str(peft))
+
+
+def test_an_adapter_whose_base_is_not_named_asks_for_it(tmp_path, with_adapter):
+    _, peft = with_adapter
+    file = peft / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": None}))
+    with pytest.raises(ValueError, match="names no base model; give it with --from"):
+        import_checkpoint(str(peft), tmp_path / "out")
