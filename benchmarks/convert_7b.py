@@ -108,7 +108,8 @@ def main(argv: list[str]) -> None:
                 f"bound {bound / 1e9:.2f} GB {'kept' if peak <= bound else 'BROKEN'}"
             )
         changed = differing(root / "theirs", root / "back")
-        print(f"tensors that differ after the round trip: {len(changed)} {changed[:5]}")
+        count = len(open_checkpoint(root / "theirs").shapes)
+        print(f"{len(changed)} of {count} tensors differ after the round trip {changed[:5]}")
     finally:
         shutil.rmtree(root)
 

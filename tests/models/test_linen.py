@@ -10,8 +10,9 @@ import pytest
 from flax import errors
 from flax import linen as nn
 
-from tests.small_models import draw
-from vla_jax.models import Parameter, parameters, reward, sentence_encoder
+from tests.small_models import draw, tiny_config
+from vla_jax.models import Parameter, clip, llama, llava, parameters, reward, sentence_encoder, vit
+from vla_jax.models.clip import ClipConfig, TextTowerConfig
 from vla_jax.models.linen import Ported
 from vla_jax.models.sentence_encoder import SentenceEncoderConfig
 
@@ -138,3 +139,63 @@ def test_inside_a_larger_program_it_trains(params):
     assert min(moved["head"]["score"], moved["narrow"]["kernel"]) > 1e-3
     trunk = moved["trunk"]
     assert min(trunk["embedding"], trunk["layers"]["fc1"], trunk["layers"]["norm1"]["scale"]) > 1e-3
+
+
+PIXELS = jnp.asarray(np.random.default_rng(1).normal(size=(2, 24, 24, 3)), jnp.float32)
+LLAVA = tiny_config()
+IMAGE = LLAVA.image_token_id
+PROMPT = jnp.array([[1, *[IMAGE] * 4, 9, 10], [1, 11, *[IMAGE] * 4, 12]])
+CLIP = ClipConfig(
+    LLAVA.vision,
+    TextTowerConfig(
+        hidden_size=12,
+        intermediate_size=20,
+        num_layers=1,
+        num_heads=2,
+        vocab_size=20,
+        max_positions=8,
+        end_id=19,
+    ),
+    projection_size=6,
+)
+
+
+def read_llava(params, pixels):
+    """Logits of a whole LLaVA."""
+    features = llava.image_features(params, LLAVA, pixels)
+    return llava.logits(params, llava.hidden_states(params, LLAVA, PROMPT, jnp.ones((2, 7), bool), features))
+
+
+def read_llama(params, pixels):
+    """The decoder alone, over something like embeddings."""
+    width = LLAVA.language.hidden_size
+    x = jnp.resize(pixels, (2, 5, width))
+    mask = jnp.tril(jnp.ones((1, 5, 5), bool))
+    return llama.forward(params, LLAVA.language, x, jnp.tile(jnp.arange(5), (2, 1)), mask)[0]
+
+
+def read_clip(params, pixels):
+    """Similarities."""
+    texts = clip.text_embeddings(params, CLIP, jnp.array([[3, 19, 0], [4, 5, 19]]))
+    return clip.logits_per_image(params, clip.image_embeddings(params, CLIP, pixels), texts)
+
+
+MODELS = {
+    "llava": (llava.table(LLAVA), read_llava),
+    "vit": (vit.table(LLAVA.vision, ""), lambda params, pixels: vit.forward(params, LLAVA.vision, pixels)),
+    "llama": (llama.table(LLAVA.language, "", "head"), read_llama),
+    "clip": (clip.table(CLIP), read_clip),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_ported_model_has_init_and_apply(name):
+    table, read = MODELS[name]
+    module = Ported(table, read)
+    variables = jax.jit(module.init)(jax.random.key(0), PIXELS)
+    shapes = jax.tree.map(jnp.shape, nn.meta.unbox(variables["params"]))
+    assert shapes == jax.tree.map(lambda p: p.shape, table, is_leaf=is_parameter)
+    params = draw(table)
+    made = jax.jit(module.apply)({"params": params}, PIXELS)
+    np.testing.assert_allclose(made, jax.jit(read)(params, PIXELS), atol=1e-5)
+    assert made.std() > 0
