@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -29,10 +28,8 @@ def command(*arguments):
     return [sys.executable, "-m", "vla_jax.convert", *map(str, arguments)]
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, **options
-    )
+def run(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def adapted(model=TINY, origin="tiny"):
@@ -106,12 +103,6 @@ def test_a_broken_checkpoint_leaves_nothing_at_all(tmp_path, theirs):
     assert left_behind(tmp_path) == before
 
 
-def small_files_only():
-    """Writing more than 20 kB into one file then fails, as on a full disk."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-
 @pytest.mark.parametrize("direction", ["import", "export"])
 def test_a_full_disk_leaves_nothing_at_all(tmp_path, theirs, direction):
     source = theirs
@@ -121,19 +112,23 @@ def test_a_full_disk_leaves_nothing_at_all(tmp_path, theirs, direction):
     before = left_behind(tmp_path)
     # No compilation cache: its files would be the first to fail.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    done = run(
-        direction,
-        f"--from={source}",
-        f"--to={tmp_path / 'out'}",
-        preexec_fn=small_files_only,
+    # Writing more than 20 kB into one file fails, as on a full disk.
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 20; exec "$@"', "-"]
+        + command(direction, f"--from={source}", f"--to={tmp_path / 'out'}"),
+        cwd=ROOT,
         env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: no room for {tmp_path / 'out'}:")
     assert left_behind(tmp_path) == before
 
 
-def test_ctrl_c_leaves_nothing_at_all(tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_conversion_leaves_nothing_at_all(tmp_path, stop):
     """While the weights, of some hundred megabytes, are being converted."""
     large = tiny_model(language={"vocab_size": 200_000, "hidden_size": 128})
     export_model(tmp_path / "large", replace(large, tokenizer=TINY.tokenizer))
@@ -148,10 +143,10 @@ def test_ctrl_c_leaves_nothing_at_all(tmp_path):
     deadline = time.monotonic() + 120
     while left_behind(tmp_path) == before and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
-    assert errors.splitlines()[-1] == f"stopped; nothing was left at {tmp_path / 'out'}"
+    assert errors.splitlines()[-1] == f"error: stopped; nothing was left at {tmp_path / 'out'}"
     assert left_behind(tmp_path) == before
 
 

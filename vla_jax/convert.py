@@ -7,6 +7,7 @@ python -m vla_jax.convert export --from=runs/lpoi --to=llava15-lpoi-adapter --ad
 """
 
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,8 @@ def main(argv: list[str]) -> None:
     if wrong := [name for name in idle if flags.FLAGS[name].present]:
         sys.exit(f"error: --{wrong[0]} says nothing to {command}")
     source, to = _FROM.value or "", Path(_TO.value or "")
+    # A job that is ended by its scheduler cleans up as one that is ended by hand.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if command == "import":
             import_checkpoint(source, to, _DTYPE.value, _ADAPTER.value, _ALLOW_OTHER_BASE.value)
@@ -158,7 +161,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"stopped; nothing was left at {to}")
+        sys.exit(f"error: stopped; nothing was left at {to}")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from einops import rearrange
-
-from vla_jax.models import reward
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+import transformers  # noqa: E402
+
+from tests.parity.pytorch_models import loud, params_of  # noqa: E402
+from vla_jax.models import reward  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -18,7 +18,7 @@ LENGTHS = (LENGTH, 4, 1, 7)
 
 @pytest.fixture(scope="module")
 def model():
-    """A reward model of transformers whose every weight is random and loud enough to matter."""
+    """A reward model of transformers."""
     config = transformers.LlamaConfig(
         vocab_size=WORDS,
         hidden_size=WIDTH,
@@ -29,20 +29,11 @@ def model():
         num_labels=1,
         pad_token_id=PADDING,
     )
-    model = transformers.LlamaForSequenceClassification(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.ndim == 1:
-                weight.add_(0.3 * noise)
-            else:
-                weight.copy_(noise / weight[0].numel() ** 0.5)
-    return model
+    return loud(transformers.LlamaForSequenceClassification(config))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_the_rewards_are_the_same(model, side):
+def test_the_rewards_are_the_same(model, side, tmp_path):
     valid = np.arange(LENGTH) < np.array(LENGTHS)[:, None]
     if side == "left":
         valid = valid[:, ::-1]
@@ -53,10 +44,9 @@ def test_the_rewards_are_the_same(model, side):
             attention_mask=torch.from_numpy(valid.astype(np.int64)),
             output_hidden_states=True,
         )
-    (parameter,) = reward.table(WIDTH).values()
-    score = rearrange(model.state_dict()[parameter.hugging_face].numpy(), parameter.layout)
-    assert score.shape == parameter.shape
-    rewards = jax.jit(reward.rewards)({"score": score}, output.hidden_states[-1].numpy(), valid)
+    # The decoder under the head is none of the head's business.
+    params = params_of(reward.table(WIDTH), model, tmp_path, ignore=lambda name: name != "score.weight")
+    rewards = jax.jit(reward.rewards)(params, output.hidden_states[-1].numpy(), valid)
     expected = output.logits[:, 0].numpy()
     np.testing.assert_allclose(rewards, expected, atol=1e-5)
     assert expected.std() > 0.3

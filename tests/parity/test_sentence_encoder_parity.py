@@ -1,16 +1,15 @@
 """Our sentence encoder against transformers' BERT and MPNet with the same weights."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from einops import rearrange
-
-from vla_jax.models import Parameter, sentence_encoder
-from vla_jax.models.sentence_encoder import SentenceEncoderConfig, relative_buckets
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+import transformers  # noqa: E402
+
+from tests.parity.pytorch_models import loud, params_of  # noqa: E402
+from vla_jax.models import sentence_encoder  # noqa: E402
+from vla_jax.models.sentence_encoder import SentenceEncoderConfig, relative_buckets  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -23,7 +22,7 @@ embed = jax.jit(sentence_encoder.sentence_embeddings, static_argnums=1)
 
 
 def theirs(family):
-    """An encoder of transformers whose every weight is random and loud enough to matter."""
+    """An encoder of transformers."""
     build = {
         "bert": (transformers.BertConfig, transformers.BertModel),
         "mpnet": (transformers.MPNetConfig, transformers.MPNetModel),
@@ -39,16 +38,7 @@ def theirs(family):
         layer_norm_eps=1e-5,
         pad_token_id=PADDING,
     )
-    model = make_model(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.ndim == 1:
-                weight.add_(0.3 * noise)
-            else:
-                weight.copy_(noise / weight[0].numel() ** 0.5)
-    return model
+    return loud(make_model(config))
 
 
 def ours(family):
@@ -65,28 +55,8 @@ def ours(family):
     )
 
 
-def is_parameter(node):
-    return isinstance(node, Parameter)
-
-
-def names(parameter):
-    """Names of the tensors, one a layer where it is stacked, that make a parameter."""
-    layers = parameter.shape[0] if "{layer}" in parameter.hugging_face else 1
-    return [parameter.hugging_face.format(layer=layer) for layer in range(layers)]
-
-
-def read(table, state):
-    """The parameters of `table` from a PyTorch state dict."""
-
-    def load(parameter):
-        tensors = [state[name].numpy() for name in names(parameter)]
-        if parameter.layout:
-            tensors = [rearrange(tensor, parameter.layout) for tensor in tensors]
-        value = np.stack(tensors) if "{layer}" in parameter.hugging_face else tensors[0]
-        assert value.shape == parameter.shape, parameter.hugging_face
-        return jnp.asarray(value)
-
-    return jax.tree.map(load, table, is_leaf=is_parameter)
+def is_pooler(name):
+    return name.startswith("pooler.")
 
 
 def sentences(padding=0):
@@ -99,13 +69,15 @@ def sentences(padding=0):
 
 
 @pytest.fixture(scope="module", params=["bert", "mpnet"])
-def pair(request):
+def pair(request, tmp_path_factory):
     """Their hidden states, our parameters and our config."""
     model, config = theirs(request.param), ours(request.param)
     tokens, valid = sentences()
     with torch.no_grad():
         states = model(torch.from_numpy(tokens), attention_mask=torch.from_numpy(valid.astype(np.int64)))
-    params = read(sentence_encoder.table(config), model.state_dict())
+    # Every tensor but the pooler's must have its place in the table, or this raises.
+    folder = tmp_path_factory.mktemp("encoder")
+    params = params_of(sentence_encoder.table(config), model, folder, ignore=is_pooler)
     return states.last_hidden_state.numpy(), params, config
 
 
@@ -163,11 +135,3 @@ def test_relative_distances_fall_into_the_same_buckets(buckets):
     distance = torch.arange(length)[None, :] - torch.arange(length)[:, None]
     expected = encoder.relative_position_bucket(distance, num_buckets=buckets)
     np.testing.assert_array_equal(relative_buckets(length, buckets), expected.numpy())
-
-
-@pytest.mark.parametrize("family", ["bert", "mpnet"])
-def test_every_tensor_of_theirs_but_the_pooler_has_its_place_in_our_table(family):
-    parameters = jax.tree.leaves(sentence_encoder.table(ours(family)), is_leaf=is_parameter)
-    placed = {name for parameter in parameters for name in names(parameter)}
-    pooler = {"pooler.dense.weight", "pooler.dense.bias"}
-    assert placed == set(theirs(family).state_dict()) - pooler

@@ -60,11 +60,11 @@ def load(
         names = stored_names(parameter)
         if not _is_stacked(parameter):
             return _put(read(names[0], parameter), sharding)
-        layers = (read(name, parameter) for name in names)
 
-        def agreeing() -> Iterator[Shaped[np.ndarray, "..."]]:
+        def layers() -> Iterator[Shaped[np.ndarray, "..."]]:
             first = None
-            for name, value in zip(names, layers, strict=True):
+            for name in names:
+                value = read(name, parameter)
                 first = first or value.dtype
                 if value.dtype != first:
                     raise CheckpointError(
@@ -73,7 +73,7 @@ def load(
                     )
                 yield value
 
-        return stack_layers(parameter.shape, agreeing(), sharding)
+        return stack_layers(parameter.shape, layers(), sharding)
 
     return jax.tree.map(place, table, shardings, is_leaf=_is_parameter)
 
