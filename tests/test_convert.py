@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,11 +154,49 @@ def test_a_stopped_conversion_leaves_nothing_at_all(tmp_path, stop):
 def test_an_existing_folder_is_refused_before_anything_is_read(tmp_path, theirs):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("mine")
-    with pytest.raises(ValueError, match="exists already"):
-        import_checkpoint(str(theirs), tmp_path / "out")
-    with pytest.raises(ValueError, match="exists already"):
-        export_checkpoint(theirs, tmp_path / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for to in (tmp_path / "out", tmp_path / "link"):
+        with pytest.raises(FileExistsError, match="exists already"):
+            import_checkpoint(str(theirs), to)
+        with pytest.raises(FileExistsError, match="exists already"):
+            export_checkpoint(theirs, to)
     assert left_behind(tmp_path / "out") == ["precious.txt"]
+
+
+def test_a_folder_that_comes_to_be_meanwhile_is_left_alone(tmp_path, theirs, monkeypatch):
+    out = tmp_path / "out"
+
+    def read(*arguments, **options):
+        out.mkdir()
+        (out / "precious.txt").write_text("mine")
+        return TINY
+
+    monkeypatch.setattr("vla_jax.convert.import_model", read)
+    with pytest.raises(FileExistsError, match="exists already"):
+        import_checkpoint(str(theirs), out)
+    assert left_behind(out) == ["precious.txt"]
+    shutil.rmtree(out)
+
+    def write(folder, *arguments, **options):
+        read()
+        (folder / "half").write_text("done")
+
+    monkeypatch.setattr("vla_jax.interop.hugging_face.write", write)
+    save_model(tmp_path / "model", TINY)
+    with pytest.raises(FileExistsError, match="has come to be meanwhile"):
+        export_checkpoint(tmp_path / "model", out)
+    assert left_behind(out) == ["precious.txt"]
+    assert left_behind(tmp_path) == ["model", "out", "tiny"]
+
+
+def test_folders_made_above_the_new_one_go_with_it(tmp_path, theirs):
+    (theirs / "model.safetensors").write_bytes(b"")
+    out = tmp_path / "new" / "deeper" / "out"
+    with pytest.raises(ValueError, match="cannot be read"):
+        import_checkpoint(str(theirs), out)
+    with pytest.raises(AttributeError):
+        save_model(out, replace(TINY, tokenizer=None))
+    assert left_behind(tmp_path) == ["tiny"]
 
 
 def test_a_hugging_face_folder_is_told_apart_from_a_model_folder(tmp_path, theirs):
@@ -167,14 +206,20 @@ def test_a_hugging_face_folder_is_told_apart_from_a_model_folder(tmp_path, their
 
 def test_what_becomes_of_an_adapter_has_to_be_said(tmp_path, with_adapter):
     model, _ = with_adapter
-    with pytest.raises(ValueError, match="say what becomes of it: --merge_adapter or --adapter_only"):
+    with pytest.raises(ValueError, match="say what becomes of it: --merge_adapter, --adapter_only, --base"):
         export_checkpoint(model, tmp_path / "out")
     with pytest.raises(ValueError, match="exclude each other"):
         export_checkpoint(model, tmp_path / "out", merge_adapter=True, adapter_only=True)
     save_model(tmp_path / "plain", TINY)
-    for flag in ("merge_adapter", "adapter_only"):
+    for flag in ("merge_adapter", "adapter_only", "base_only"):
         with pytest.raises(ValueError, match=f"has no adapter; leave out --{flag}"):
             export_checkpoint(tmp_path / "plain", tmp_path / "out", **{flag: True})
+
+
+def test_the_base_can_be_had_without_its_adapter(tmp_path, with_adapter):
+    export_checkpoint(with_adapter[0], tmp_path / "base", base_only=True)
+    import_checkpoint(str(tmp_path / "base"), tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / "again").params, TINY.params)
 
 
 def test_merging_adds_the_adapter_to_every_layer_it_adapts(tmp_path, with_adapter):
@@ -192,21 +237,36 @@ def test_merging_adds_the_adapter_to_every_layer_it_adapts(tmp_path, with_adapte
 
 def test_an_adapter_that_names_another_base_is_refused_unless_allowed(tmp_path, theirs, with_adapter):
     _, peft = with_adapter
-    other = theirs.rename(tmp_path / "other")
-    with pytest.raises(ValueError, match="an adapter for another base: it names .*tiny, not .*other; pass"):
+    # Of the same last name, but there are two of them here.
+    other = shutil.copytree(theirs, tmp_path / "elsewhere" / "tiny")
+    with pytest.raises(ValueError, match="an adapter for another base: it names .*tiny, not .*tiny; pass"):
         import_checkpoint(str(other), tmp_path / "out", adapter=str(peft))
     import_checkpoint(str(other), tmp_path / "out", adapter=str(peft), allow_other_base=True)
     assert load_model(tmp_path / "out").adapter is not None
 
 
+def test_an_adapter_finds_its_base_from_within_it_and_where_it_was_moved(
+    tmp_path, theirs, with_adapter, monkeypatch
+):
+    _, peft = with_adapter
+    monkeypatch.chdir(theirs)
+    import_checkpoint(".", tmp_path / "one", adapter=str(peft))
+    (tmp_path / "moved").mkdir()
+    moved = theirs.rename(tmp_path / "moved" / "tiny")
+    monkeypatch.chdir(tmp_path)
+    import_checkpoint(str(moved), tmp_path / "two", adapter=str(peft))
+    moved.rename(tmp_path / "moved" / "other")
+    with pytest.raises(ValueError, match="an adapter for another base"):
+        import_checkpoint(str(tmp_path / "moved" / "other"), tmp_path / "three", adapter=str(peft))
+
+
 def test_an_adapter_that_fits_no_layer_of_the_base_is_refused(tmp_path, with_adapter):
     _, peft = with_adapter
     small = tiny_model(language={"hidden_size": 16, "num_heads": 2, "num_layers": 1})
-    (tmp_path / "elsewhere").mkdir()
-    export_model(tmp_path / "elsewhere" / "tiny", small)  # of the name that the adapter gives
+    export_model(tmp_path / "small", small)
     before = left_behind(tmp_path)
     with pytest.raises(ValueError, match="is an adapter for another base") as failure:
-        import_checkpoint(str(tmp_path / "elsewhere" / "tiny"), tmp_path / "out", adapter=str(peft))
+        import_checkpoint(str(tmp_path / "small"), tmp_path / "out", adapter=str(peft), allow_other_base=True)
     assert "no such layer: language_model.model.layers.1.self_attn.q_proj.weight:A" in str(failure.value)
     assert "has shape (2, 32), not (2, 16)" in str(failure.value)
     assert left_behind(tmp_path) == before
@@ -220,8 +280,13 @@ def test_an_adapter_that_fits_no_layer_of_the_base_is_refused(tmp_path, with_ada
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
         ({"peft_type": "LOHA"}, "peft_type='LOHA' is not supported; only 'LORA' is"),
-        ({"r": 0}, "no configuration of a LoRA adapter"),
-        ({"lora_alpha": None}, "no configuration of a LoRA adapter"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not supported"),
+        ({"alora_invocation_tokens": [9]}, "alora_invocation_tokens"),
+        ({"some_new_thing": {"on": True}}, "some_new_thing"),
+        ({"r": 0}, "r is 0, not the rank"),
+        ({"lora_alpha": None}, "lora_alpha is None, not a number"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"base_model_name_or_path": 5}, "base_model_name_or_path is 5"),
     ],
     ids=str,
 )
@@ -230,6 +295,27 @@ def test_an_adapter_of_another_kind_is_refused(tmp_path, theirs, with_adapter, c
     file = peft / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(ValueError, match=message):
+        import_checkpoint(str(theirs), tmp_path / "out", adapter=str(peft))
+
+
+def test_lora_on_the_output_layer_is_refused_by_name(tmp_path, theirs, with_adapter):
+    _, peft = with_adapter
+    file = peft / "adapter_model.safetensors"
+    factors = load_file(file)
+    words = TINY.config.language.vocab_size
+    factors["base_model.model.lm_head.lora_A.weight"] = np.zeros((2, 32), np.float32)
+    factors["base_model.model.lm_head.lora_B.weight"] = np.zeros((words, 2), np.float32)
+    save_file(factors, file)
+    with pytest.raises(
+        ValueError, match="LoRA is supported on the linear layers .* on language_model.lm_head"
+    ):
+        import_checkpoint(str(theirs), tmp_path / "out", adapter=str(peft))
+
+
+def test_an_adapter_without_tensors_is_refused(tmp_path, theirs, with_adapter):
+    _, peft = with_adapter
+    save_file({}, peft / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="holds no tensor"):
         import_checkpoint(str(theirs), tmp_path / "out", adapter=str(peft))
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from vla_jax.command_line import parse_flags
 from vla_jax.interop import export_adapter, export_model, find, import_model, load_model, peft, save_model
+from vla_jax.interop.folders import refuse_existing
 from vla_jax.models import llava
 from vla_jax.parallel import make_mesh
 
@@ -43,7 +44,7 @@ def import_checkpoint(
       ValueError: where something in the checkpoint is damaged, does not fit or is not supported.
       OSError: where `to` exists, or there is no room.
     """
-    _refuse_existing(to)
+    refuse_existing(to)
     folder = find(source)
     if peft.is_adapter(folder):
         if adapter:
@@ -60,12 +61,12 @@ def import_checkpoint(
         _refuse_other_base(adapter, peft.base_of(adapter_folder), source)
     start = time.perf_counter()
     with _progress("read") as bar:
-        model = import_model(folder, source, make_mesh(data=1, fsdp=-1), dtype or None, bar)
+        model = import_model(folder, _name(source), make_mesh(data=1, fsdp=-1), dtype or None, bar)
     if adapter_folder is not None:
         factors, lora = peft.read_adapter(adapter_folder, llava.table(model.config))
         model = replace(model, adapter=factors, lora=lora)
     with _progress("write") as bar:
-        save_model(to, model, bar)
+        save_model(to, model, bar, replace=False)
     leaves = jax.tree.leaves(model.params)
     size, largest = sum(leaf.nbytes for leaf in leaves), max(leaf.nbytes for leaf in leaves)
     print(
@@ -77,7 +78,11 @@ def import_checkpoint(
 
 
 def export_checkpoint(
-    source: Path, to: Path, merge_adapter: bool = False, adapter_only: bool = False
+    source: Path,
+    to: Path,
+    merge_adapter: bool = False,
+    adapter_only: bool = False,
+    base_only: bool = False,
 ) -> None:
     """Makes a Hugging Face folder, or one of PEFT, of a model folder.
 
@@ -86,41 +91,53 @@ def export_checkpoint(
       to: the folder; must not exist.
       merge_adapter: add the adapter to the weights.
       adapter_only: write the adapter alone.
+      base_only: leave the adapter out.
 
     Raises:
       ValueError: where the model cannot be read, or has an adapter and it is not said what becomes of it.
       OSError: where `to` exists, or there is no room.
     """
-    _refuse_existing(to)
-    if merge_adapter and adapter_only:
-        raise ValueError("--merge_adapter and --adapter_only exclude each other")
+    refuse_existing(to)
+    said = {"merge_adapter": merge_adapter, "adapter_only": adapter_only, "base_only": base_only}
+    wanted = [f"--{flag}" for flag, is_set in said.items() if is_set]
+    if len(wanted) > 1:
+        raise ValueError(f"{' and '.join(wanted)} exclude each other")
     start = time.perf_counter()
     model = load_model(source)
-    if model.adapter is None and (merge_adapter or adapter_only):
-        flag = "--merge_adapter" if merge_adapter else "--adapter_only"
-        raise ValueError(f"{source} has no adapter; leave out {flag}")
-    if model.adapter is not None and not (merge_adapter or adapter_only):
-        raise ValueError(
-            f"{source} has an adapter; say what becomes of it: --merge_adapter or --adapter_only"
-        )
+    if model.adapter is None and wanted:
+        raise ValueError(f"{source} has no adapter; leave out {wanted[0]}")
+    if model.adapter is not None and not wanted:
+        choices = ", ".join(f"--{flag}" for flag in said)
+        raise ValueError(f"{source} has an adapter; say what becomes of it: {choices}")
     if adapter_only:
         export_adapter(to, model)
         if not model.origin:
-            print(f"note: {to} names no base model: its base was made here; export that too")
+            print(f"note: {to} names no base model, since it was made here; export that with --base_only")
     else:
         with _progress("write") as bar:
-            export_model(to, model, progress=bar)
+            export_model(to, replace(model, adapter=None) if base_only else model, progress=bar)
     print(f"{to}: written in {time.perf_counter() - start:.0f} s; {_peak_memory()}")
 
 
-def _refuse_existing(to: Path) -> None:
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ValueError(f"{to} exists already; choose another --to, or remove it")
+def _name(source: str) -> str:
+    """A hub id as it is, also from its snapshot in the hub's cache; a folder by its whole path."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        return source
+    path = path.resolve()
+    if path.parent.name == "snapshots" and (found := path.parent.parent.name).startswith("models--"):
+        return "/".join(found.split("--")[1:])
+    return str(path)
 
 
 def _refuse_other_base(adapter: str, named: str, given: str) -> None:
-    """The last part of a name is compared: the same checkpoint may lie in another place."""
-    if named and Path(named).name != Path(given).name:
+    """Of two folders that are here the paths are compared, else the last parts of the names."""
+    named, given = _name(named), _name(given)
+    if Path(named).exists() and Path(given).exists():
+        same = named == given
+    else:
+        same = Path(named).name == Path(given).name
+    if named and not same:
         raise ValueError(
             f"{adapter} is an adapter for another base: it names {named}, not {given}; "
             "pass --allow_other_base if the weights are the same"
@@ -151,13 +168,15 @@ def main(argv: list[str]) -> None:
     if wrong := [name for name in idle if flags.FLAGS[name].present]:
         sys.exit(f"error: --{wrong[0]} says nothing to {command}")
     source, to = _FROM.value or "", Path(_TO.value or "")
-    # A job that is ended by its scheduler cleans up as one that is ended by hand.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Ended by a scheduler or with its terminal, it cleans up as when it is ended by hand.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     try:
         if command == "import":
             import_checkpoint(source, to, _DTYPE.value, _ADAPTER.value, _ALLOW_OTHER_BASE.value)
         else:
-            export_checkpoint(Path(source), to, _MERGE_ADAPTER.value, _ADAPTER_ONLY.value)
+            adapter = _MERGE_ADAPTER.value, _ADAPTER_ONLY.value, _BASE_ONLY.value
+            export_checkpoint(Path(source), to, *adapter)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -179,5 +198,6 @@ if __name__ == "__main__":
     )
     _MERGE_ADAPTER = flags.DEFINE_boolean("merge_adapter", False, "export: add the adapter to the weights.")
     _ADAPTER_ONLY = flags.DEFINE_boolean("adapter_only", False, "export: write the adapter alone, for PEFT.")
+    _BASE_ONLY = flags.DEFINE_boolean("base_only", False, "export: leave the adapter out.")
     flags.mark_flags_as_required(["from", "to"])
     app.run(main, flags_parser=parse_flags)

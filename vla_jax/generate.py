@@ -30,7 +30,7 @@ def answerer(model: Model, max_prompt_length: int, batch_size: int = 1) -> Answe
         responses=(),
         max_prompt_length=max_prompt_length,
     )
-    return Answerer(model.config, model.params, model.adapter, encoder, batch_size)
+    return Answerer(model.config, model.params, model.adapter, encoder, model.end_ids, batch_size)
 
 
 def most_image_tokens(model: Model) -> int:
@@ -44,11 +44,12 @@ def main(argv: list[str]) -> None:
     try:
         model = load_model(Path(_MODEL.value or ""))
         pixels = read_image(Path(_IMAGE.value or ""))
-        # Room for a question of any reasonable length beside the image.
-        asked = answerer(model, most_image_tokens(model) + 512)
+        # Room for the question, which has no more tokens than characters, and a long template.
+        question = _QUESTION.value or ""
+        asked = answerer(model, most_image_tokens(model) + 512 + len(question))
         (text,) = asked.answer(
             [pixels],
-            [_QUESTION.value or ""],
+            [question],
             max_new_tokens=_MAX_NEW_TOKENS.value,
             temperature=_TEMPERATURE.value,
             seed=_SEED.value,

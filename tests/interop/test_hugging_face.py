@@ -193,6 +193,18 @@ def test_layers_of_several_dtypes_are_refused_unless_one_is_chosen(folder):
     assert read(folder, dtype="float32").params["language"]["layers"]["up_proj"].dtype == jnp.float32
 
 
+def test_numbers_that_would_change_are_refused(folder):
+    name = "language_model.model.norm.weight"
+    large = lambda tensors: tensors.update({name: np.full_like(tensors[name], 1e5)})  # noqa: E731
+    change(folder, large)
+    with pytest.raises(CheckpointError, match=f"{name} has numbers too large for float16"):
+        read(folder, dtype="float16")
+    change(folder, lambda tensors: tensors.update({name: tensors[name].astype(np.float64)}))
+    with pytest.raises(CheckpointError, match=f"{name} is float64, which JAX does not keep; choose a dtype"):
+        read(folder)
+    assert read(folder, dtype="float32").params["language"]["norm"][0] == 1e5
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, 2000, -1])
 def test_a_truncated_file_is_named(folder, keep):
     file = folder / "model.safetensors"
@@ -219,7 +231,7 @@ def test_an_index_that_names_a_missing_tensor(tmp_path):
         read(folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"weight_map": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": null}}'])
 def test_an_index_that_cannot_be_read(folder, content):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
@@ -287,14 +299,24 @@ def test_a_missing_chat_template_is_an_error(folder):
         read(folder)
 
 
-@pytest.mark.parametrize("file", ["chat_template.json", "processor_config.json"])
-def test_the_processors_template_goes_before_the_tokenizers(folder, file):
+def test_templates_are_looked_for_where_transformers_looks_first(folder):
+    (folder / "chat_template.json").write_text('{"chat_template": "json"}')
+    jinja = (folder / "chat_template.jinja").read_text()
+    assert read(folder).tokenizer.chat_template == jinja
+    edit_json(folder / "processor_config.json", chat_template="processor")
+    assert read(folder).tokenizer.chat_template == "processor"
+    edit_json(folder / "processor_config.json", chat_template=None)
     (folder / "chat_template.jinja").unlink()
-    (folder / "chat_template.json").write_text('{"chat_template": "from json"}')
-    if file == "processor_config.json":
-        (folder / "chat_template.json").unlink()
-        edit_json(folder / "processor_config.json", chat_template="from json")
-    assert read(folder).tokenizer.chat_template == "from json"
+    assert read(folder).tokenizer.chat_template == "json"
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{", ""])
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "chat_template.json"])
+def test_json_that_is_no_object_is_named(folder, name, content):
+    (folder / "chat_template.jinja").unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=f"{name}: (cannot be read|holds)"):
+        read(folder)
 
 
 def test_a_processor_config_that_holds_the_image_processor(folder):
@@ -303,6 +325,34 @@ def test_a_processor_config_that_holds_the_image_processor(folder):
     (folder / "preprocessor_config.json").unlink()
     edit_json(folder / "processor_config.json", image_processor=preprocessor)
     assert read(folder).processor == TINY.processor
+
+
+def test_of_two_image_processors_the_one_that_transformers_takes(folder):
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
+    inner = preprocessor | {"image_mean": [0.1, 0.2, 0.3], "do_pad": False}
+    edit_json(folder / "processor_config.json", image_processor=inner)
+    assert read(folder).config.vision.pixel_mean == (0.1, 0.2, 0.3)
+
+
+def test_answers_end_where_the_checkpoint_says(folder):
+    assert read(folder).end_ids == (TINY.tokenizer.eos_token_id,)
+    (folder / "generation_config.json").unlink()
+    edit_json(folder / "config.json", text_config__eos_token_id=[5, 9])
+    assert read(folder).end_ids == (5, 9)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    assert read(folder).end_ids == (2, 7)
+
+
+def test_generation_settings_that_were_not_there_are_not_made_up(tmp_path, folder):
+    """PyTorch would then stop elsewhere."""
+    (folder / "generation_config.json").unlink()
+    export_model(tmp_path / "back", read(folder))
+    assert not (tmp_path / "back" / "generation_config.json").exists()
+
+
+def test_a_file_is_no_folder(folder):
+    with pytest.raises(CheckpointError, match="is a file; give the folder it lies in"):
+        find(str(folder / "model.safetensors"))
 
 
 def test_a_hub_id_is_looked_up_in_the_hubs_cache(folder, tmp_path, monkeypatch):

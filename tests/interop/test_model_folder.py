@@ -42,7 +42,7 @@ def answer(model):
     config = model.config
     encoder = Encoder(model.tokenizer, model.processor, config.num_image_tokens, (), max_prompt_length=32)
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
-    asked = Answerer(config, model.params, model.adapter, encoder, batch_size=1)
+    asked = Answerer(config, model.params, model.adapter, encoder, model.end_ids, batch_size=1)
     return asked.answer([image], [QUESTION], max_new_tokens=5)
 
 

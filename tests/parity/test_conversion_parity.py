@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -18,9 +19,7 @@ from tests.parity.test_llava_parity import run  # noqa: E402
 from tests.small_models import tiny_tokenizer  # noqa: E402
 from vla_jax.convert import export_checkpoint, import_checkpoint  # noqa: E402
 from vla_jax.data import Encoder  # noqa: E402
-from vla_jax.data.image_processing import ImageProcessor  # noqa: E402
-from vla_jax.interop import Model, load_model, save_model  # noqa: E402
-from vla_jax.interop import peft as our_peft  # noqa: E402
+from vla_jax.interop import load_model, save_model  # noqa: E402
 from vla_jax.models import LoraConfig, llava, lora  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -251,11 +250,87 @@ def test_an_adapter_finds_its_base_by_the_name_it_gives(checkpoint, adapted, tmp
     jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
 
 
-def test_the_reference_here_is_the_forward_that_the_other_tests_compare(checkpoint, imported):
+def test_an_imported_model_gives_the_logits_of_the_original(checkpoint, imported):
     _, theirs = checkpoint
-    model, prompts = load_model(imported), prompts_for(theirs)
-    _, _, logits = run(model.params, model.config, prompts)
+    prompts = prompts_for(theirs)
     expected = logits_of(theirs, prompts.for_torch())[prompts.mask]
-    np.testing.assert_allclose(np.asarray(logits)[prompts.mask], expected, atol=1e-4, rtol=0)
-    assert isinstance(model, Model) and isinstance(model.processor, ImageProcessor)
-    assert not our_peft.is_adapter(imported)
+    np.testing.assert_allclose(our_logits(load_model(imported), prompts), expected, atol=1e-4, rtol=0)
+
+
+def rewritten(folder, edit, **config):
+    """A copy of a checkpoint with its tensors edited and its config changed."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+    described = json.loads((folder / "config.json").read_text())
+    described["text_config"] |= config.pop("text_config", {})
+    (folder / "config.json").write_text(json.dumps(described | config))
+    return folder
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A Llama with CLIP, untied, of PyTorch."""
+    config = words_of(draw_config(0))
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    theirs = build(config)
+    theirs.save_pretrained(tmp_path / "plain")
+    their_processor(theirs.config).save_pretrained(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+def assert_alike(folder, tmp_path):
+    """PyTorch's logits of a folder, ours of it, and PyTorch's of what we make of it, are the same."""
+    theirs = from_pretrained(folder)
+    prompts = prompts_for(theirs)
+    expected = logits_of(theirs, prompts.for_torch())[prompts.mask]
+    import_checkpoint(str(folder), tmp_path / "ours")
+    np.testing.assert_allclose(
+        our_logits(load_model(tmp_path / "ours"), prompts), expected, atol=1e-4, rtol=0
+    )
+    export_checkpoint(tmp_path / "ours", tmp_path / "back")
+    back = logits_of(from_pretrained(tmp_path / "back"), prompts.for_torch())[prompts.mask]
+    np.testing.assert_array_equal(back, expected)
+
+
+TIED = {"tie_word_embeddings": True, "text_config": {"tie_word_embeddings": True}}
+HEAD, EMBEDDING = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda tensors: None,
+        lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].copy()}),
+        lambda tensors: tensors.pop(HEAD),
+    ],
+    ids=["two that differ", "the same twice", "one"],
+)
+def test_tied_embeddings_are_what_pytorch_makes_of_them(plain, tmp_path, edit):
+    assert_alike(rewritten(plain, edit, **TIED), tmp_path)
+
+
+def test_a_window_that_is_left_in_a_llamas_config_is_none(plain, tmp_path):
+    """As PyTorch's Llama has no such field."""
+    left_over = {"sliding_window": 4, "layer_types": None}
+    assert_alike(rewritten(plain, lambda tensors: None, text_config=left_over), tmp_path)
+
+
+def test_half_precision_with_a_full_precision_adapter(checkpoint, imported, tmp_path):
+    """PEFT keeps factors in float32 beside a bfloat16 base; the error is PyTorch's or less."""
+    folder, theirs = checkpoint
+    prompts = prompts_for(theirs)
+    with_adapter(imported, tmp_path / "adapted")
+    export_checkpoint(tmp_path / "adapted", tmp_path / "peft", adapter_only=True)
+    exact = our_logits(load_model(tmp_path / "adapted"), prompts)
+    import_checkpoint(str(folder), tmp_path / "half", adapter=str(tmp_path / "peft"), dtype="bfloat16")
+    model = load_model(tmp_path / "half")
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.adapter)} == {jnp.dtype("float32")}
+    half = peft.PeftModel.from_pretrained(from_pretrained(folder).bfloat16(), tmp_path / "peft").eval()
+    inputs = prompts.for_torch()
+    inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
+    reference = logits_of(half, inputs)[prompts.mask] - exact
+    ours = our_logits(model, prompts) - exact
+    assert 0 < np.sqrt(np.mean(ours**2)) < 1.2 * np.sqrt(np.mean(reference**2))

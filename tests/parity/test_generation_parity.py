@@ -115,7 +115,7 @@ def their_tokens(theirs, processor, images, questions, **how):
     return made[:, inputs["input_ids"].shape[1] :].numpy()
 
 
-def our_tokens(model, images, questions, end_id):
+def our_tokens(model, images, questions, end_ids):
     encoder = answerer(model, 120).encoder
     tokens, mask = np.zeros((len(images), 120), np.int32), np.zeros((len(images), 120), bool)
     for i, (image, question) in enumerate(zip(images, questions, strict=True)):
@@ -128,7 +128,7 @@ def our_tokens(model, images, questions, end_id):
         model.params, model.config, pixels, model.adapter
     )
     sampled = sample(
-        model.params, model.adapter, model.config, features, tokens, mask, max_new_tokens=NEW, end_id=end_id
+        model.params, model.adapter, model.config, features, tokens, mask, max_new_tokens=NEW, end_ids=end_ids
     )
     return np.asarray(sampled.tokens)
 
@@ -139,11 +139,11 @@ def test_the_same_64_tokens_single_and_batched(both, scenes):
     on = {"eos_token_id": None, "pad_token_id": 0}
     expected = their_tokens(theirs, processor, scenes, QUESTIONS, **on)
     assert expected.shape == (len(QUESTIONS), NEW)
-    np.testing.assert_array_equal(our_tokens(ours, scenes, QUESTIONS, end_id=-1), expected)
+    np.testing.assert_array_equal(our_tokens(ours, scenes, QUESTIONS, end_ids=()), expected)
     for image, question, batched in zip(scenes, QUESTIONS, expected, strict=True):
         alone = their_tokens(theirs, processor, [image], [question], **on)[0]
         np.testing.assert_array_equal(alone, batched)
-        np.testing.assert_array_equal(our_tokens(ours, [image], [question], end_id=-1)[0], alone)
+        np.testing.assert_array_equal(our_tokens(ours, [image], [question], end_ids=())[0], alone)
     # A model that had not learnt to speak would say the same thing to everything.
     assert len({tuple(row) for row in expected}) > 3
 
@@ -172,6 +172,6 @@ def test_greedy_answers_of_random_models_are_the_same(seed, tmp_path):
         )
     features, _, _ = run(params, config, prompts)
     sampled = sample(
-        params, None, config, features, prompts.tokens, prompts.mask, max_new_tokens=12, end_id=-1
+        params, None, config, features, prompts.tokens, prompts.mask, max_new_tokens=12, end_ids=()
     )
     np.testing.assert_array_equal(sampled.tokens, made[:, prompts.tokens.shape[1] :].numpy())

@@ -26,7 +26,7 @@ def answerer(batch_size, **limits):
     encoder = Encoder(
         MODEL.tokenizer, MODEL.processor, config.num_image_tokens, (), max_prompt_length=40, **limits
     )
-    return Answerer(config, MODEL.params, None, encoder, batch_size)
+    return Answerer(config, MODEL.params, None, encoder, MODEL.end_ids, batch_size)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from vla_jax.scoring import token_log_probs
 
 MODEL = tiny_model()
 IMAGE = MODEL.config.image_token_id
-NEVER = -1
 STEPS = 6
 
 
@@ -50,7 +49,7 @@ def adapter():
     return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), fresh)
 
 
-def answer(features, adapter=None, end_id=NEVER, max_new_tokens=STEPS, **how):
+def answer(features, adapter=None, end_ids=(), max_new_tokens=STEPS, **how):
     return sample(
         MODEL.params,
         adapter,
@@ -59,7 +58,7 @@ def answer(features, adapter=None, end_id=NEVER, max_new_tokens=STEPS, **how):
         TOKENS,
         MASK,
         max_new_tokens=max_new_tokens,
-        end_id=end_id,
+        end_ids=end_ids,
         **how,
     )
 
@@ -103,7 +102,7 @@ def test_a_row_ends_with_its_end_token_and_the_others_go_on(features):
     endless = answer(features)
     row, place = 1, 2
     end_id = int(endless.tokens[row, place])
-    stopped = answer(features, end_id=end_id)
+    stopped = answer(features, end_ids=(end_id,))
     for i in range(3):
         ends = np.flatnonzero(endless.tokens[i] == end_id)
         length = ends[0] + 1 if len(ends) else STEPS
@@ -134,7 +133,7 @@ def test_every_row_is_sampled_by_itself_and_the_key_fixes_them_all(features):
             np.repeat(TOKENS[:1], 3, axis=0),
             np.repeat(MASK[:1], 3, axis=0),
             max_new_tokens=STEPS,
-            end_id=NEVER,
+            end_ids=(),
             temperature=1.0,
             key=jax.random.key(seed),
         ).tokens
@@ -156,7 +155,7 @@ def test_first_tokens_are_drawn_from_the_softmax_at_that_temperature(features, t
         np.repeat(TOKENS[:1], rows, axis=0),
         np.repeat(MASK[:1], rows, axis=0),
         max_new_tokens=1,
-        end_id=NEVER,
+        end_ids=(),
         temperature=temperature,
         key=jax.random.key(7),
     )

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from vla_jax.data.anyres import layout
 from vla_jax.data.image_processing import ImageProcessor
-from vla_jax.data.key_object import key_object
+from vla_jax.data.key_object import CUT_OFF, has_area, key_object
 from vla_jax.data.schema import CHOSEN, DataError, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
 
@@ -71,18 +71,19 @@ class Encoder:
         answers = [self._answer(record, role, source) for role in self.responses]
         prompt = self._prompt(record.question)
         prompt_ids = self._ids(prompt)[0]
+        key = key_object(record, record.responses.get(CHOSEN, ""))
         height, width = record.image.shape[:2]
+        box = self.processor.fit_box(key.box, height, width)
         prefix = self._expanded(prompt_ids, self.image_tokens(height, width), record.key, source)
         encoded = [
             self._response(record, prompt, prompt_ids, answer, self.further_turns and role == CHOSEN, source)
             for role, answer in zip(self.responses, answers, strict=True)
         ]
         limit = self.max_completion_length
-        key = key_object(record, record.responses.get(CHOSEN, ""))
         return Encoded(
             image=self.processor(record.image)[0],
-            box=np.array(self.processor.fit_box(key.box, height, width), np.float32),
-            box_origin=key.origin,
+            box=np.array(box, np.float32),
+            box_origin=CUT_OFF if has_area(key.box) and not has_area(box) else key.origin,
             prefix=prefix,
             responses=tuple(ids[:limit] for ids, _ in encoded),
             scored=tuple(scored[:limit] for _, scored in encoded),
@@ -184,7 +185,8 @@ class Encoder:
             start, text = len(text), self._render(messages)
             spans.append((start, len(text)))
         if not text.endswith(self.tokenizer.eos_token):
-            text += self.tokenizer.eos_token
+            # LLaVA-1.5's template leaves a blank behind the answer, for the next turn.
+            text = text.rstrip() + self.tokenizer.eos_token
             spans[-1] = (spans[-1][0], len(text))
         ids, offsets = self._ids(text)
         first = len(prompt_ids)
@@ -215,7 +217,8 @@ class Encoder:
     def _ids(self, text: str) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, "t 2"]]:
         # As the processors of transformers do: a template that does not begin with the first token leaves it
         # to the tokenizer.
-        begun = self.tokenizer.bos_token is None or text.startswith(self.tokenizer.bos_token)
+        first = self.tokenizer.bos_token
+        begun = first is not None and text.startswith(first)
         encoded = self.tokenizer(text, add_special_tokens=not begun, return_offsets_mapping=True)
         return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"]).reshape(-1, 2)
 

@@ -9,6 +9,7 @@ NAMED = "box of an object the texts name"
 UNNAMED = "first box given"
 DENIED = "nothing, where the answer only says no"
 CENTRAL = "central object prior"
+CUT_OFF = "nothing, where the crop cuts the object off"
 
 # Photographers put the subject in the middle: the central half of each side.
 _CENTRE = 0.25
@@ -46,6 +47,12 @@ def key_object(record: Record, answer: str) -> KeyObject:
     height, width = record.image.shape[:2]
     x, y = width * _CENTRE, height * _CENTRE
     return KeyObject((x, y, width - x, height - y), CENTRAL)
+
+
+def has_area(box: Box) -> bool:
+    """Whether anything lies in it."""
+    x0, y0, x1, y1 = box
+    return x1 > x0 and y1 > y0
 
 
 def _place(name: str, text: str) -> int | None:

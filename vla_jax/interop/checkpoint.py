@@ -49,6 +49,13 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{place.file}: {place.name} cannot be read ({error})") from None
 
+    def renamed(self, names: Mapping[str, str | None]) -> "Checkpoint":
+        """The same with some tensors under other names, or, where that is None, without them."""
+        kept = {name: names.get(name, name) for name in self.shapes}
+        new = {to: name for name, to in kept.items() if to is not None}
+        places = {to: self.places[name] for to, name in new.items()}
+        return Checkpoint(self.folder, places, {to: self.shapes[name] for to, name in new.items()})
+
     def read_layers(self, name: str) -> Iterator[Shaped[np.ndarray, "..."]]:
         """One tensor, one index of its first axis after the other.
 
@@ -120,6 +127,8 @@ def _listed(index: Path) -> dict[str, list[str]]:
         weight_map = json.loads(index.read_text())["weight_map"]
         files: dict[str, list[str]] = {}
         for tensor, file in weight_map.items():
+            if not isinstance(file, str):
+                raise ValueError(f"{tensor} lies in {file!r}")
             files.setdefault(file, []).append(tensor)
         return files
     except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -53,9 +53,10 @@ def _language(config: Any, tied: bool) -> LlamaConfig:
     rope = config.rope_parameters
     _one_of("text_config.rope_parameters.rope_type", rope["rope_type"], ("default",))
     window, full_layers = _window(config)
-    qwen2 = config.model_type == "qwen2"
-    biased = getattr(config, "attention_bias", False)
-    width = getattr(config, "head_dim", None) or 0
+    # A config may carry fields of the model it was made from, which PyTorch does not look at either.
+    llama, qwen2 = config.model_type == "llama", config.model_type == "qwen2"
+    biased = llama and config.attention_bias
+    width = 0 if qwen2 else config.head_dim or 0
     if width * config.num_attention_heads == config.hidden_size:
         width = 0  # nothing of its own
     return LlamaConfig(
@@ -71,7 +72,7 @@ def _language(config: Any, tied: bool) -> LlamaConfig:
         head_dim=width,
         qkv_bias=qwen2 or biased,
         out_bias=biased,
-        mlp_bias=getattr(config, "mlp_bias", False),
+        mlp_bias=llama and config.mlp_bias,
         sliding_window=window,
         full_layers=full_layers,
     )
@@ -79,8 +80,10 @@ def _language(config: Any, tied: bool) -> LlamaConfig:
 
 def _window(config: Any) -> tuple[int, int]:
     """The sliding window, 0 for none, and how many of the first layers have none."""
-    window = getattr(config, "sliding_window", None) or 0
-    kinds = getattr(config, "layer_types", None)
+    if config.model_type == "llama":
+        return 0, 0
+    window = config.sliding_window or 0
+    kinds = config.layer_types if config.model_type == "qwen2" else None
     if not window or kinds is None:
         return window, 0
     full = kinds.count("full_attention")
@@ -173,7 +176,7 @@ def to_hugging_face(
             max_window_layers=language.full_layers,
         )
     elif language.sliding_window:
-        if language.qkv_bias or language.mlp_bias or language.full_layers:
+        if language.qkv_bias or language.out_bias or language.mlp_bias or language.full_layers:
             raise ValueError("Mistral's decoder has neither biases nor layers without a window")
         text = transformers.MistralConfig(
             **shape, head_dim=language.head_size, sliding_window=language.sliding_window

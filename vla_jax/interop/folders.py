@@ -3,8 +3,9 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # No room on the device, none left of a quota, or a file larger than allowed.
@@ -24,20 +25,23 @@ def whole_folder(path: Path, needs: int = 0, replace: bool = False) -> Iterator[
       OSError: where there is no room; says how much there is.
       FileExistsError: where `path` exists, is no empty folder, and should not be replaced.
     """
-    if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists already; choose another folder or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    if not replace:
+        refuse_existing(path)
+    made = _make_parents(path)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        free = shutil.disk_usage(path.parent).free
-        if needs > free:
+        if needs > shutil.disk_usage(path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        partial.mkdir()
+        # As any folder: `mkdtemp` keeps its own to its owner.
+        partial.chmod(0o777 & ~_umask())
         yield partial
-        if path.exists():
+        if replace and path.exists():
             shutil.rmtree(path)
+        # Takes the place of an empty folder, and of no other.
         os.replace(partial, path)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(f"{path} has come to be meanwhile; choose another folder") from None
         if error.errno not in _NO_SPACE:
             raise
         free = shutil.disk_usage(path.parent).free
@@ -48,3 +52,31 @@ def whole_folder(path: Path, needs: int = 0, replace: bool = False) -> Iterator[
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if not path.exists():
+            # Unless someone else has put something there.
+            with suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
+
+
+def refuse_existing(path: Path) -> None:
+    """Finds that `path` is free, or an empty folder.
+
+    Raises:
+      FileExistsError: where it is not.
+    """
+    if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        raise FileExistsError(f"{path} exists already; choose another folder, or remove it")
+
+
+def _make_parents(path: Path) -> list[Path]:
+    """Makes the folders above `path`; returns those that were not there, the innermost first."""
+    missing = [folder for folder in path.absolute().parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

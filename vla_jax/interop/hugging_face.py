@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.preprocessor_config import pixel_statistics
 from vla_jax.data.tokenizer import IMAGE_TOKEN
 from vla_jax.interop import peft, weights
-from vla_jax.interop.checkpoint import CheckpointError, open_checkpoint
+from vla_jax.interop.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from vla_jax.interop.configs import from_hugging_face, to_hugging_face
 from vla_jax.interop.folders import whole_folder
+from vla_jax.interop.json_files import read_object
 from vla_jax.interop.model_folder import Model
-from vla_jax.interop.names import is_buffer, stored_name
+from vla_jax.interop.names import stored_name
 from vla_jax.interop.safetensors_writer import MAX_FILE_BYTES, write
-from vla_jax.models import llava, parameters
+from vla_jax.models import LlavaConfig, llava, parameters
 from vla_jax.parallel import parameter_shardings
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -52,6 +54,8 @@ def find(source: str) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
+    if folder.exists():
+        raise CheckpointError(f"{source} is a file; give the folder it lies in")
     if source.count("/") != 1 or source.startswith((".", "~", "/")):
         raise CheckpointError(f"{source}: no such folder, and no hub id (which looks like owner/name)")
     try:
@@ -96,17 +100,25 @@ def import_model(
             f"{' in tiles' if config.anyres else ''}; {_PREPROCESSOR} belongs to another model"
         )
     tokenizer = _read_tokenizer(folder, config.image_token_id)
-    table = llava.table(config)
     checkpoint = open_checkpoint(folder, rename=stored_name)
+    config, checkpoint = _untangled(config, checkpoint)
+    table = llava.table(config)
     shardings = parameter_shardings(mesh, parameters.abstract(table), parameters.logical_axes(table))
-    tied = config.language.tie_embeddings
-
-    def ignore(name: str) -> bool:
-        return is_buffer(name) or (tied and name == "language_model.lm_head.weight")
-
-    params = weights.load(table, checkpoint, shardings, dtype, ignore, progress)
+    params = weights.load(table, checkpoint, shardings, dtype, progress=progress)
     kept = {name: (folder / name).read_bytes() for name in _KEPT if (folder / name).is_file()}
     return Model(config, params, tokenizer, processor, origin=origin, files=kept)
+
+
+def _untangled(config: LlavaConfig, checkpoint: Checkpoint) -> tuple[LlavaConfig, Checkpoint]:
+    """What transformers makes of tied embeddings: one matrix under either name, or two if they differ."""
+    head, embedding = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+    if not config.language.tie_embeddings or head not in checkpoint.shapes:
+        return config, checkpoint
+    if embedding not in checkpoint.shapes:
+        return config, checkpoint.renamed({head: embedding})
+    if np.array_equal(checkpoint.read(head), checkpoint.read(embedding)):
+        return config, checkpoint.renamed({head: None})
+    return replace(config, language=replace(config.language, tie_embeddings=False)), checkpoint
 
 
 def export_model(
@@ -128,12 +140,10 @@ def export_model(
         write(folder, tensors, max_file_bytes=max_file_bytes, progress=progress)
         for name, content in model.files.items():
             (folder / name).write_bytes(content)
+        _write_json(folder / _CONFIG, _exported_config(model))
         if not model.files:
             model.tokenizer.save_pretrained(folder)
             _write_processor(folder, model)
-        config = _exported_config(model)
-        _write_json(folder / _CONFIG, config)
-        if not (folder / _GENERATION).is_file():
             _write_json(folder / _GENERATION, _token_ids(model.tokenizer))
 
 
@@ -195,16 +205,12 @@ def _read_config(folder: Path) -> Any:
 
 
 def _read_preprocessor(folder: Path) -> dict[str, Any]:
-    for name in (_PREPROCESSOR, _PROCESSOR):
-        file = folder / name
-        if not file.is_file():
-            continue
-        try:
-            content = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file}: no JSON ({error}); copy it again") from None
-        if name == _PREPROCESSOR or "image_processor" in content:
-            return content
+    # The order in which transformers looks.
+    for name in (_PROCESSOR, _PREPROCESSOR):
+        if (folder / name).is_file():
+            content = read_object(folder / name)
+            if name == _PREPROCESSOR or isinstance(content.get("image_processor"), dict):
+                return content
     raise ValueError(f"{folder}: neither {_PREPROCESSOR} nor an image_processor in {_PROCESSOR} is there")
 
 
@@ -225,15 +231,14 @@ def _read_tokenizer(folder: Path, image_token_id: int) -> Any:
 
 
 def _chat_template(folder: Path) -> str | None:
-    """The processor's template, which goes before the tokenizer's."""
+    """The processor's template, which goes before the tokenizer's; in the order of transformers."""
     jinja, wrapped, processor = folder / _TEMPLATES[0], folder / _TEMPLATES[1], folder / _PROCESSOR
+    if processor.is_file() and isinstance(template := read_object(processor).get("chat_template"), str):
+        return template
     if jinja.is_file():
-        return jinja.read_text()
-    for file in (wrapped, processor):
-        if file.is_file():
-            template = json.loads(file.read_text()).get("chat_template")
-            if isinstance(template, str):
-                return template
+        return jinja.read_text(encoding="utf-8")
+    if wrapped.is_file() and isinstance(template := read_object(wrapped).get("chat_template"), str):
+        return template
     return None
 
 

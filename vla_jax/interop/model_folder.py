@@ -52,16 +52,37 @@ class Model:
     origin: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer: those of the checkpoint's settings, or the tokenizer's."""
+        for name, section in (
+            ("generation_config.json", None),
+            ("config.json", None),
+            ("config.json", "text_config"),
+        ):
+            settings = json.loads(self.files.get(name, b"{}"))
+            ids = (settings.get(section) or {} if section else settings).get("eos_token_id")
+            if ids is not None:
+                return tuple(ids) if isinstance(ids, list) else (ids,)
+        return (self.tokenizer.eos_token_id,)
 
-def save_model(path: Path, model: Model, progress: Callable[[int], object] | None = None) -> None:
-    """Writes the folder; it appears whole or not at all, and replaces one that was there.
+
+def save_model(
+    path: Path,
+    model: Model,
+    progress: Callable[[int], object] | None = None,
+    replace: bool = True,
+) -> None:
+    """Writes the folder; it appears whole or not at all.
 
     Args:
       path: the folder.
       model: the model.
       progress: called with the bytes of each tensor written.
+      replace: take the place of one that is there.
 
     Raises:
+      FileExistsError: where there is one that should not be replaced.
       ValueError: where the model has an adapter but not its `lora`, or the reverse.
       OSError: where there is no room for it.
     """
@@ -69,7 +90,7 @@ def save_model(path: Path, model: Model, progress: Callable[[int], object] | Non
         raise ValueError(f"{path}: an adapter is saved with its lora configuration; give both or neither")
     params, adapter = _tensors(model.params), _tensors(model.adapter)
     needs = sum(tensor.num_bytes for tensor in params + adapter)
-    with whole_folder(path, needs, replace=True) as partial_folder:
+    with whole_folder(path, needs, replace) as partial_folder:
         write(partial_folder, params, "params", max_file_bytes=needs + 1, progress=progress)
         if adapter:
             write(partial_folder, adapter, "adapter", max_file_bytes=needs + 1, progress=progress)

@@ -1,16 +1,19 @@
 """LoRA adapters as PEFT's folders: `adapter_config.json` and `adapter_model.safetensors`, in and out."""
 
 import json
+import math
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
 
 from vla_jax.interop.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from vla_jax.interop.json_files import read_object
 from vla_jax.interop.names import module_name, stored_name
 from vla_jax.interop.safetensors_writer import Tensor, write
 from vla_jax.interop.weights import stored_names
@@ -19,19 +22,34 @@ from vla_jax.models.lora import Adapter, LoraConfig, LowRank
 
 _STEM, _CONFIG = "adapter_model", "adapter_config.json"
 _KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])(\.default)?\.weight$")
-# Fields of adapter_config.json that change what an adapter computes, and the values that leave it alone.
+# Fields of adapter_config.json that leave alone what an adapter computes, or that are read here.
+_READ = {"r", "lora_alpha", "use_rslora", "base_model_name_or_path"}
+_HARMLESS = {
+    "auto_mapping",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",  # read where use_qalora is set
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+}
+# The others' values that leave it alone too. PiSSA and its like change the base's weights.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None, []),
-    "lora_bias": (False, None),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
 }
+_UNSET: tuple[Any, ...] = (None, False, [], {}, "")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -58,10 +76,10 @@ def read_adapter(folder: Path, table: Table) -> tuple[Adapter, LoraConfig]:
         does not have or has in another shape (all are listed).
     """
     config = _config(folder)
-    for name, plain in _PLAIN.items():
-        if name in config and config[name] not in plain:
+    for name, value in config.items():
+        if name not in _READ | _HARMLESS and value not in (plain := _PLAIN.get(name, _UNSET)):
             raise CheckpointError(
-                f"{folder / _CONFIG}: {name}={config[name]!r} is not supported; only {plain[0]!r} is"
+                f"{folder / _CONFIG}: {name}={value!r} is not supported; only {plain[0]!r} is"
             )
     rank = config["r"]
     alpha = config["lora_alpha"] * (rank**0.5 if config.get("use_rslora") else 1)
@@ -69,7 +87,16 @@ def read_adapter(folder: Path, table: Table) -> tuple[Adapter, LoraConfig]:
     used: set[str] = set()
     problems: list[str] = []
     adapter = _read(checkpoint, table, rank, alpha / rank, used, problems)
-    problems += [f"no such layer: {name}" for name in checkpoint.shapes.keys() - used]
+    left = checkpoint.shapes.keys() - used
+    tensors = {name for leaf in jax.tree.leaves(table, is_leaf=_is_parameter) for name in stored_names(leaf)}
+    if unfit := sorted(name for name in left if name.rpartition(":")[0] in tensors and not problems):
+        raise CheckpointError(
+            f"{folder}: LoRA is supported on the linear layers of blocks and of the projector; this adapter "
+            f"is on {', '.join(unfit)} too"
+        )
+    problems += [f"no such layer: {name}" for name in left]
+    if adapter is None and not problems:
+        problems.append(f"{_STEM}.safetensors holds no tensor")
     if problems:
         base = config.get("base_model_name_or_path") or "another model"
         raise CheckpointError(
@@ -125,13 +152,14 @@ def write_adapter(folder: Path, table: Table, adapter: Adapter, lora: LoraConfig
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / _CONFIG
-    try:
-        config = json.loads(file.read_text())
-        if not isinstance(config["r"], int) or config["r"] < 1:
-            raise ValueError(f"r is {config['r']!r}")
-        float(config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: no configuration of a LoRA adapter ({error!r})") from None
+    config = read_object(file)
+    rank, alpha, base = (config.get(name) for name in ("r", "lora_alpha", "base_model_name_or_path"))
+    if type(rank) is not int or rank < 1:
+        raise CheckpointError(f"{file}: r is {rank!r}, not the rank of a LoRA adapter")
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise CheckpointError(f"{file}: lora_alpha is {alpha!r}, not a number")
+    if base is not None and not isinstance(base, str):
+        raise CheckpointError(f"{file}: base_model_name_or_path is {base!r}, not a name")
     return config
 
 
@@ -185,6 +213,10 @@ def _paths(adapter: Any, prefix: str = "") -> list[str]:
     if isinstance(adapter, LowRank):
         return [prefix]
     return [path for name, child in adapter.items() for path in _paths(child, f"{prefix}/{name}".lstrip("/"))]
+
+
+def _is_parameter(node: Any) -> bool:
+    return isinstance(node, Parameter)
 
 
 def _transposed(factor: Array, layer: int | None) -> Shaped[np.ndarray, "_ _"]:

@@ -53,8 +53,7 @@ def load(
         stored = checkpoint.read(name)
         if progress is not None:
             progress(stored.nbytes)
-        ours = _ours(stored, parameter)
-        return ours if dtype is None else ours.astype(dtype)
+        return _cast(_ours(stored, parameter), dtype, f"{checkpoint.folder}: {name}")
 
     def place(parameter: Parameter, sharding: NamedSharding) -> Array:
         names = stored_names(parameter)
@@ -78,6 +77,19 @@ def load(
     return jax.tree.map(place, table, shardings, is_leaf=_is_parameter)
 
 
+def _cast(value: Shaped[np.ndarray, "..."], dtype: DTypeLike | None, what: str) -> Shaped[np.ndarray, "..."]:
+    if dtype is None:
+        if value.dtype.itemsize > 4:
+            raise CheckpointError(f"{what} is {value.dtype}, which JAX does not keep; choose a dtype")
+        return value
+    with np.errstate(over="ignore"):
+        cast = value.astype(dtype)
+    # Its largest number is 65504; the others' reach as far as float32's.
+    if np.dtype(dtype) == np.float16 and np.isinf(cast).any() and not np.isinf(value).any():
+        raise CheckpointError(f"{what} has numbers too large for float16; choose bfloat16 or float32")
+    return cast
+
+
 def stack_layers(
     shape: tuple[int, ...], layers: Iterable[Shaped[np.ndarray, "..."]], sharding: NamedSharding | None = None
 ) -> Array:
@@ -87,6 +99,9 @@ def stack_layers(
       shape: of all layers together; `layers` gives as many as its first axis says, all of one dtype.
       layers: their values.
       sharding: of the array; None keeps it on the default device.
+
+    Raises:
+      ValueError: where there are no layers.
     """
     beside = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:])) if sharding else None
     buffer = None

@@ -1,6 +1,7 @@
 """Attention behind one function, so that a backend can change without a model knowing."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
@@ -20,4 +21,8 @@ def attention(
     """
     if mask is not None:
         mask = mask[:, None]
-    return jax.nn.dot_product_attention(queries, keys, values, mask=mask)
+    dtype = queries.dtype
+    if dtype == jnp.float16 and jax.default_backend() == "cpu":
+        # XLA's CPU has no product of float16 that adds up in float32.
+        queries, keys, values = (array.astype(jnp.float32) for array in (queries, keys, values))
+    return jax.nn.dot_product_attention(queries, keys, values, mask=mask).astype(dtype)

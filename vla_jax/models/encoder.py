@@ -146,8 +146,7 @@ def _block(
     mask: Bool[Array, "#b #n n"] | None,
 ) -> Array:
     def project(inputs: Array, name: str, bias_name: str) -> Array:
-        y = apply(inputs, params[name], part(adapter, name))
-        return y + params[bias_name] if bias_name in params else y
+        return apply(inputs, params[name], part(adapter, name), params.get(bias_name))
 
     normed = layer_norm(x, params["norm1"], config.layer_norm_eps)
     q, k, v = (

@@ -64,6 +64,11 @@ class LlamaConfig:
             )
         if self.sliding_window < 0:
             raise ValueError(f"language.sliding_window {self.sliding_window} must be positive, or 0 for none")
+        if self.full_layers and not (self.sliding_window and self.full_layers < self.num_layers):
+            raise ValueError(
+                f"language.full_layers {self.full_layers} would do nothing: it needs a sliding_window and "
+                f"more than that many layers ({self.num_layers=})"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"language.num_kv_heads {self.num_kv_heads} must divide {self.num_heads=}")
 
@@ -175,8 +180,8 @@ def forward(
         visible = mask if windowed is None else jnp.where(slides, windowed, mask)
 
         def project(inputs: Array, name: str) -> Array:
-            y = apply(inputs, weights[f"{name}_proj"], part(low_rank, f"{name}_proj"))
-            return y + weights[f"{name}_bias"] if f"{name}_bias" in weights else y
+            adapter = part(low_rank, f"{name}_proj")
+            return apply(inputs, weights[f"{name}_proj"], adapter, weights.get(f"{name}_bias"))
 
         normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps)
         q = rearrange(project(normed, "q"), "b t (h k) -> b t h k", k=config.head_size)

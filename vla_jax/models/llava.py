@@ -121,8 +121,7 @@ def image_features(
     projector, low_rank = params["projector"], part(adapter, "projector")
 
     def project(x: Array, name: str) -> Array:
-        y = apply(x, projector[name], part(low_rank, name))
-        return y + projector[f"{name}_bias"] if config.projector_bias else y
+        return apply(x, projector[name], part(low_rank, name), projector.get(f"{name}_bias"))
 
     hidden = activation(config.projector_activation)(project(x, "fc1").astype(jnp.float32))
     return project(hidden.astype(x.dtype), "fc2")
@@ -234,6 +233,9 @@ def prefill(
 def logits(params: Params, states: Float[Array, "... d"]) -> Float[Array, "... w"]:
     """Float32 logits of hidden states."""
     matrix = llama.output_matrix(params["language"])
+    if states.dtype == jnp.float16:
+        # XLA's CPU has no product of float16 that adds up in float32.
+        states, matrix = states.astype(jnp.float32), matrix.astype(jnp.float32)
     return jnp.einsum("...d,dw->...w", states, matrix, preferred_element_type=jnp.float32)
 
 

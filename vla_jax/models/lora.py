@@ -49,13 +49,24 @@ class LowRank(flax.struct.PyTreeNode):
     scale: float = flax.struct.field(pytree_node=False)
 
 
-def apply(x: Float[Array, "*b d_in"], weight: Float[Array, "d_in d_out"], low_rank: LowRank | None) -> Array:
-    """The linear layer with its adapter, if it has one: float [... d_in] -> [... d_out]."""
+def apply(
+    x: Float[Array, "*b d_in"],
+    weight: Float[Array, "d_in d_out"],
+    low_rank: LowRank | None,
+    bias: Float[Array, " d_out"] | None = None,
+) -> Array:
+    """A linear layer with its adapter and its bias, where it has them: float [... d_in] -> [... d_out].
+
+    Computed in the dtype of `x`, whatever the parameters are kept in: an adapter is often float32 beside a
+    bfloat16 base.
+    """
     # Rows flattened: the weight's gradient then contracts one axis, which XLA does twice as fast on a CPU.
     rows = x.reshape(-1, x.shape[-1])
-    y = rows @ weight
+    y = rows @ weight.astype(x.dtype)
     if low_rank is not None:
-        y = y + low_rank.scale * ((rows @ low_rank.a) @ low_rank.b)
+        y = y + low_rank.scale * ((rows @ low_rank.a.astype(x.dtype)) @ low_rank.b.astype(x.dtype))
+    if bias is not None:
+        y = y + bias.astype(x.dtype)
     return y.reshape(*x.shape[:-1], -1)
 
 
@@ -84,11 +95,16 @@ def initialise(
 
 
 def merge(params: Any, adapter: Any) -> Any:
-    """The base weights with the adapter's update added in, for export; `params` itself is unchanged."""
+    """The base weights with the adapter's update added in; `params` itself is unchanged.
+
+    Added in float32, and rounded once to the base's dtype.
+    """
     if adapter is None:
         return params
     if isinstance(adapter, LowRank):
-        return params + adapter.scale * jnp.einsum("...ir,...ro->...io", adapter.a, adapter.b)
+        a, b = adapter.a.astype(jnp.float32), adapter.b.astype(jnp.float32)
+        update = adapter.scale * jnp.einsum("...ir,...ro->...io", a, b)
+        return (params.astype(jnp.float32) + update).astype(params.dtype)
     return {name: merge(value, part(adapter, name)) for name, value in params.items()}
 
 

@@ -113,6 +113,18 @@ class ViTConfig(EncoderConfig):
         object.__setattr__(self, "pixel_std", tuple(self.pixel_std))
         if self.family not in _FAMILIES:
             raise ValueError(f"vision.family {self.family!r} is not one of {', '.join(FAMILIES)}")
+        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3 or min(self.pixel_std) <= 0:
+            raise ValueError(
+                f"vision.pixel_mean {self.pixel_mean} and vision.pixel_std {self.pixel_std} must be three "
+                "numbers each, the latter positive"
+            )
+        # What a family does not have would be accepted and ignored.
+        if self.family != "dinov2" and (self.gated or not self.qkv_bias or not self.mask_token):
+            raise ValueError(
+                f"vision.gated, qkv_bias and mask_token are DINOv2's to set, not {self.family!r}'s"
+            )
+        if self.family != "siglip" and not self.pool_head:
+            raise ValueError(f"vision.pool_head is SigLIP's to set, not {self.family!r}'s")
         if self.image_size < self.patch_size:
             raise ValueError(f"vision.image_size {self.image_size} is smaller than {self.patch_size=}")
 

@@ -38,6 +38,7 @@ class Answerer:
     Attributes:
       config, params, adapter: the model.
       encoder: its tokenizer, template and limits.
+      end_ids: the tokens that end an answer.
       batch_size: questions answered at a time; the last batch is filled up, so that one program serves all.
     """
 
@@ -45,6 +46,7 @@ class Answerer:
     params: Params
     adapter: Adapter | None
     encoder: Encoder
+    end_ids: tuple[int, ...]
     batch_size: int = 32
 
     def answer(
@@ -69,7 +71,7 @@ class Answerer:
 
         Raises:
           ValueError: where there are not as many questions as images.
-          DataError: where a prompt is too long.
+          DataError: where a prompt is too long, or its template does not place the image once.
         """
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images but {len(questions)} questions; give one each")
@@ -111,7 +113,7 @@ class Answerer:
             tokens,
             mask,
             max_new_tokens=max_new_tokens,
-            end_id=self.encoder.tokenizer.eos_token_id,
+            end_ids=self.end_ids,
             temperature=temperature,
             key=key,
         )

@@ -27,7 +27,7 @@ class Sampled(NamedTuple):
     log_probs: Float[Array, "b t"]
 
 
-@partial(jax.jit, static_argnames=("config", "max_new_tokens", "end_id", "temperature"))
+@partial(jax.jit, static_argnames=("config", "max_new_tokens", "end_ids", "temperature"))
 def sample(
     params: Params,
     adapter: Adapter | None,
@@ -37,7 +37,7 @@ def sample(
     prefix_mask: Bool[Array, "b s"],
     *,
     max_new_tokens: int,
-    end_id: int,
+    end_ids: tuple[int, ...],
     temperature: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> Sampled:
@@ -48,7 +48,7 @@ def sample(
       features: image tokens of each row.
       prefix_tokens, prefix_mask: prompts with expanded image placeholders, left-padded.
       max_new_tokens: t, the longest response.
-      end_id: the token that ends a response.
+      end_ids: the tokens that end a response; with none of them every response has its full length.
       temperature: 0 takes the likeliest token, else samples from softmax(logits / temperature).
       key: needed where temperature is above 0.
 
@@ -59,7 +59,8 @@ def sample(
         raise ValueError(f"sample: {temperature=} must be 0, or positive with a key")
     rows, start = prefix_tokens.shape
     total = start + max_new_tokens
-    cache = llama.empty_cache(config.language, rows, total, features.dtype)
+    dtype = params["language"]["embedding"].dtype
+    cache = llama.empty_cache(config.language, rows, total, dtype)
     states, cache = llava.prefill(params, config, prefix_tokens, prefix_mask, features, cache, adapter)
     seen = jnp.pad(prefix_mask, ((0, 0), (0, max_new_tokens)))
     length = prefix_mask.sum(axis=1)
@@ -73,6 +74,9 @@ def sample(
             token = jax.random.categorical(jax.random.fold_in(key, step), logits / temperature)
         log_probs = jax.nn.log_softmax(logits)
         return token.astype(jnp.int32), jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
+
+    def ends(token: Int[Array, " b"]) -> Bool[Array, " b"]:
+        return jnp.isin(token, jnp.array(end_ids, jnp.int32))
 
     def write(out: Sampled, step: Array, token: Array, log_prob: Array, alive: Array) -> Sampled:
         return Sampled(
@@ -97,7 +101,7 @@ def sample(
         )
         token, log_prob = choose(states[:, 0], step + 1)
         out = write(out, step + 1, token, log_prob, alive)
-        return step + 1, token, alive & (token != end_id), seen, cache, out
+        return step + 1, token, alive & ~ends(token), seen, cache, out
 
     empty = Sampled(
         jnp.zeros((rows, max_new_tokens), jnp.int32),
@@ -106,7 +110,7 @@ def sample(
     )
     first, log_prob = choose(states[:, -1], jnp.int32(0))
     out = write(empty, jnp.int32(0), first, log_prob, jnp.ones(rows, bool))
-    carry = (jnp.int32(0), first, first != end_id, seen, cache, out)
+    carry = (jnp.int32(0), first, ~ends(first), seen, cache, out)
 
     def going(carry: tuple) -> Bool[Array, ""]:
         return (carry[0] + 1 < max_new_tokens) & jnp.any(carry[2])

@@ -47,9 +47,12 @@ def fresh_model(config: ConfigDict) -> Model:
         LlamaConfig(vocab_size=len(tokenizer), **shape.language.to_dict()),
         tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         shape.feature_layer,
+        # A tower without a class token gives patches alone, and every one of them is needed.
+        keep_class_token=not vision.has_class_token,
     )
     params = parameters.initialise(llava.table(model), jax.random.key(config.seed))
-    return Model(model, params, tokenizer, ImageProcessor.square(vision.image_size))
+    red, green, blue = (int(channel * 255) for channel in vision.pixel_mean)
+    return Model(model, params, tokenizer, ImageProcessor.square(vision.image_size, (red, green, blue)))
 
 
 def encoder_of(config: ConfigDict, model: Model, recipe: Recipe | None = None) -> Encoder:
@@ -163,6 +166,12 @@ def assemble(config: ConfigDict, model: Model) -> Run:
     if model.adapter is not None:
         merged = lora.merge(model.params, model.adapter)
         model = replace(model, params=merged, adapter=None, lora=None, origin="")
+    halves = {leaf.dtype.name for leaf in jax.tree.leaves(model.params)} & {"bfloat16", "float16"}
+    if halves and not config.lora.rank:
+        raise ValueError(
+            f"all parameters are trained, but they are {halves.pop()}, which rounds most updates away; set "
+            "lora.rank, or import the model with --dtype=float32"
+        )
     if model.config.anyres:
         raise ValueError(
             "a LLaVA-NeXT cannot be trained yet: views of an image in tiles are still to come; evaluate, "
