@@ -1,5 +1,6 @@
 """Records as token ids: what the chat template renders, what is scored, what is refused."""
 
+import copy
 import zlib
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tests.small_models import tiny_tokenizer
 from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Object, Record, Turn
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.key_object import NAMED
 
 TOKENIZER = tiny_tokenizer()
 IMAGE_ID = TOKENIZER.convert_tokens_to_ids("<image>")
@@ -90,6 +92,28 @@ def test_a_template_that_closes_no_answer_gets_its_end_of_sequence():
     tokenizer.chat_template = tokenizer.chat_template.replace("{{ eos_token }}", "")
     ids = replace(ENCODER, tokenizer=tokenizer).encode(RECORD)
     assert ids.responses[0][-1] == tokenizer.eos_token_id and ids.scored[0][-1]
+
+
+def test_what_a_template_leaves_behind_an_answer_is_not_scored():
+    """LLaVA-1.5's leaves a blank there, for the next turn."""
+    tokenizer = copy.copy(TOKENIZER)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}USER: <image>\n{{ m.content[-1].text }} "
+        "{% else %}ASSISTANT: {{ m.content[0].text + ' ' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+    encoded = replace(ENCODER, tokenizer=tokenizer).encode(RECORD)
+    ids = encoded.responses[0]
+    assert TOKENIZER.decode(ids).strip() == RECORD.responses[CHOSEN] + "</s>"
+    assert encoded.scored[0].all()
+
+
+def test_a_key_object_that_the_crop_cuts_off_is_said_so():
+    wide = replace(RECORD, image=np.zeros((30, 90, 3), np.uint8))
+    cropped = replace(ENCODER, processor=ImageProcessor(24, (24, 24)))
+    encoded = cropped.encode(wide)
+    assert encoded.box_origin == "nothing, where the crop cuts the object off"
+    assert cropped.encode(RECORD).box_origin == ENCODER.encode(wide).box_origin == NAMED
 
 
 def test_of_several_turns_exactly_the_answers_are_scored():

@@ -107,6 +107,14 @@ def test_a_tied_decoder_reads_its_embedding_as_the_output_matrix(params):
     np.testing.assert_array_equal(llama.output_matrix(params), params["head"])
 
 
+def test_a_window_over_a_cache_needs_the_positions_of_the_keys(params, embeddings):
+    windowed = replace(CONFIG, sliding_window=2)
+    cache = llama.empty_cache(CONFIG, 2, LENGTH)
+    positions = jnp.broadcast_to(jnp.arange(LENGTH), (2, LENGTH))
+    with pytest.raises(ValueError, match="a sliding window needs key_positions beside its cache"):
+        llama.forward(params, windowed, embeddings, positions, causal(), cache=cache)
+
+
 def test_half_precision_stays_half_precision_and_finite(params, embeddings):
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
     states = run(half, CONFIG, embeddings.astype(jnp.bfloat16))
@@ -120,8 +128,11 @@ def test_half_precision_stays_half_precision_and_finite(params, embeddings):
         ({"hidden_size": 30, "num_heads": 4, "num_kv_heads": 4}, "language.hidden_size 30 must split"),
         ({"hidden_size": 12, "num_heads": 4, "num_kv_heads": 4}, "language.hidden_size 12 must split"),
         ({"num_heads": 4, "num_kv_heads": 3}, "language.num_kv_heads 3 must divide"),
+        ({"sliding_window": -1}, "language.sliding_window -1 must be positive, or 0"),
+        ({"full_layers": 2}, "language.full_layers 2 would do nothing: it needs a sliding_window"),
+        ({"full_layers": 32, "sliding_window": 9}, "language.full_layers 32 would do nothing"),
     ],
 )
-def test_heads_that_do_not_divide_are_an_error(fields, message):
+def test_a_config_that_cannot_be_is_an_error(fields, message):
     with pytest.raises(ValueError, match=message):
         LlamaConfig(**fields)

@@ -87,6 +87,10 @@ def test_an_image_does_not_depend_on_its_batch_mates(params, pixels):
         ({"image_size": 11, "patch_size": 12}, "vision.image_size 11 is smaller than"),
         ({"hidden_size": 15, "num_heads": 2}, "hidden_size 15 is no multiple of"),
         ({"family": "resnet"}, "vision.family 'resnet' is not one of clip, siglip, dinov2"),
+        ({"gated": True}, "vision.gated, qkv_bias and mask_token are DINOv2's to set; the family is 'clip'"),
+        ({"pool_head": False}, "vision.pool_head is SigLIP's to set; the family is 'clip'"),
+        ({"pixel_mean": (0.5, 0.5)}, "must be three numbers each"),
+        ({"pixel_std": (0.5, 0.0, 0.5)}, "must be three numbers each, the latter positive"),
         ({"activation": "tanh"}, "activation 'tanh' is not known; known are quick_gelu"),
     ],
 )

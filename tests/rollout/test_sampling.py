@@ -98,6 +98,15 @@ def test_log_probs_are_the_scorers_at_temperature_1(features, adapter, adapted, 
     np.testing.assert_allclose(sampled.log_probs, scored[:, 0], atol=1e-4)
 
 
+def test_any_of_several_end_tokens_ends_a_row(features):
+    endless = answer(features)
+    first, second = (int(endless.tokens[row, place]) for row, place in ((0, 3), (1, 2)))
+    stopped = answer(features, end_ids=(first, second))
+    for row in range(3):
+        ends = np.flatnonzero(np.isin(endless.tokens[row], (first, second)))
+        assert stopped.mask[row].sum() == (ends[0] + 1 if len(ends) else STEPS)
+
+
 def test_a_row_ends_with_its_end_token_and_the_others_go_on(features):
     endless = answer(features)
     row, place = 1, 2

@@ -121,10 +121,10 @@ class ViTConfig(EncoderConfig):
         # What a family does not have would be accepted and ignored.
         if self.family != "dinov2" and (self.gated or not self.qkv_bias or not self.mask_token):
             raise ValueError(
-                f"vision.gated, qkv_bias and mask_token are DINOv2's to set, not {self.family!r}'s"
+                f"vision.gated, qkv_bias and mask_token are DINOv2's to set; the family is {self.family!r}"
             )
         if self.family != "siglip" and not self.pool_head:
-            raise ValueError(f"vision.pool_head is SigLIP's to set, not {self.family!r}'s")
+            raise ValueError(f"vision.pool_head is SigLIP's to set; the family is {self.family!r}")
         if self.image_size < self.patch_size:
             raise ValueError(f"vision.image_size {self.image_size} is smaller than {self.patch_size=}")
 
