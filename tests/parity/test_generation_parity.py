@@ -57,7 +57,7 @@ def trained(tmp_path_factory):
         root / "sft",
         "base.config=",
         "train.frozen=",
-        "train.steps=150",
+        "train.steps=100",
         "model.vision.hidden_size=64",
         "model.vision.intermediate_size=128",
         "model.vision.num_layers=2",
@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
         "model.language.intermediate_size=128",
         "model.language.num_layers=2",
         "model.language.num_kv_heads=2",
-        "checkpoint.every=150",
+        "checkpoint.every=100",
     )
     aligned = train(
         "world_lpoi",

@@ -48,7 +48,9 @@ def our_layers(params, config, features, tokens, mask):
     language, states = params["language"], []
     for depth in range(config.language.num_layers):
         shallow = {**language, "layers": jax.tree.map(lambda p, end=depth: p[:end], language["layers"])}
-        decoder = replace(config.language, num_layers=depth)
+        full = depth <= config.language.full_layers
+        window = {"sliding_window": 0, "full_layers": 0} if full else {}
+        decoder = replace(config.language, num_layers=depth, **window)
         states.append(llama.forward(shallow, decoder, embeddings, positions, causal)[0])
     return states
 
@@ -111,8 +113,8 @@ def half_precision_errors(seed, folder):
 
 
 def test_half_precision_errs_no_more_than_pytorchs(tmp_path):
-    """Over all draws together: in a single one, which of two roundings is luckier is chance."""
-    errors = [half_precision_errors(seed, tmp_path / str(seed)) for seed in SEEDS]
+    """Over several draws together: in a single one, which of two roundings is luckier is chance."""
+    errors = [half_precision_errors(seed, tmp_path / str(seed)) for seed in SEEDS[::2]]
     ours, theirs = np.sqrt(np.mean(errors, axis=0))
     assert 0.001 < ours <= theirs
 

@@ -132,3 +132,16 @@ def test_chunks_change_neither_values_nor_gradients(monkeypatch, expected):
     np.testing.assert_allclose(values, whole, atol=2e-5)
     for ours, theirs in zip(jax.tree.leaves(slopes), jax.tree.leaves(whole_slopes), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1, float(jnp.abs(theirs).max())))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_base_in_half_precision_is_scored_beside_an_adapter_in_full(dtype):
+    """As PEFT keeps them; the log-probabilities are float32 all the same."""
+    half = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
+    features, *rest = padded()
+    made = _score(half, ADAPTER, CONFIG, features.astype(dtype), *rest, CANDIDATES)
+    exact = scored(features, *rest)
+    assert made.dtype == jnp.float32
+    np.testing.assert_allclose(made, exact, atol=0.1)
+    bare = _score(half, None, CONFIG, features.astype(dtype), *rest, CANDIDATES)
+    assert np.abs(bare - exact).max() > 0.2

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from vla_jax.models.activations import activation
 from vla_jax.models.attention import attention
@@ -131,22 +131,31 @@ def forward(
     """
     depth = len(layers["norm1"]["scale"])
 
-    def block(x: Array, layer: tuple[Params, Adapter | None]) -> tuple[Array, None]:
-        return _block(x, config, *layer, mask), None
+    def block(total: Array, layer: tuple[Params, Adapter | None]) -> tuple[Array, None]:
+        return _block(total, x.dtype, config, *layer, mask), None
 
-    x, _ = jax.lax.scan(block, x, (layers, adapter), unroll=depth if config.unroll else 1)
-    return x
+    # What the layers add up is kept in float32 in half precision too.
+    total, _ = jax.lax.scan(
+        block, x.astype(jnp.float32), (layers, adapter), unroll=depth if config.unroll else 1
+    )
+    return total.astype(x.dtype)
 
 
 def _block(
     x: Float[Array, "b n d"],
+    dtype: DTypeLike,
     config: EncoderConfig,
     params: Params,
     adapter: Adapter | None,
     mask: Bool[Array, "#b #n n"] | None,
 ) -> Array:
+    """One layer on float32 sums, its products computed in `dtype`."""
+
     def project(inputs: Array, name: str, bias_name: str) -> Array:
-        return apply(inputs, params[name], part(adapter, name), params.get(bias_name))
+        return apply(inputs.astype(dtype), params[name], part(adapter, name), params.get(bias_name))
+
+    def scaled(branch: Array, name: str) -> Array:
+        return branch * params[name] if name in params else branch
 
     normed = layer_norm(x, params["norm1"], config.layer_norm_eps)
     q, k, v = (
@@ -154,17 +163,16 @@ def _block(
         for name in "qkv"
     )
     mixed = project(rearrange(attention(q, k, v, mask), "b n h k -> b n (h k)"), "out_proj", "out_bias")
-    x = x + (mixed * params["scale1"] if "scale1" in params else mixed)
-    # In float32, and rounded once: XLA fuses it, so that half precision costs nothing here.
+    x = x + scaled(mixed, "scale1")
     hidden = project(layer_norm(x, params["norm2"], config.layer_norm_eps), "fc1", "fc1_bias")
+    # In float32, and rounded once: XLA fuses it, so that half precision costs nothing here.
     hidden = hidden.astype(jnp.float32)
     if hidden.shape[-1] == config.intermediate_size:
         hidden = activation(config.activation)(hidden)
     else:
         gate, value = jnp.split(hidden, 2, axis=-1)
         hidden = jax.nn.silu(gate) * value
-    fed = project(hidden.astype(x.dtype), "fc2", "fc2_bias")
-    return x + (fed * params["scale2"] if "scale2" in params else fed)
+    return x + scaled(project(hidden, "fc2", "fc2_bias"), "scale2")
 
 
 def layer_norm(x: Float[Array, "*b d"], params: Params, eps: float) -> Float[Array, "*b d"]:

@@ -183,7 +183,7 @@ def forward(
             adapter = part(low_rank, f"{name}_proj")
             return apply(inputs, weights[f"{name}_proj"], adapter, weights.get(f"{name}_bias"))
 
-        normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps)
+        normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps).astype(embeddings.dtype)
         q = rearrange(project(normed, "q"), "b t (h k) -> b t h k", k=config.head_size)
         k, v = (rearrange(project(normed, name), "b t (g k) -> b t g k", k=config.head_size) for name in "kv")
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
@@ -192,18 +192,24 @@ def forward(
             v = jax.lax.dynamic_update_slice_in_dim(past.values, v.astype(past.values.dtype), cursor, axis=1)
             past = Cache(k, v)
         x = x + project(rearrange(attention(q, k, v, visible), "b t h k -> b t (h k)"), "o")
-        normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps)
+        normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps).astype(embeddings.dtype)
         # In float32, and rounded once: XLA fuses it, so that half precision costs nothing here.
         gate, up = (project(normed, name).astype(jnp.float32) for name in ("gate", "up"))
-        gated = (jax.nn.silu(gate) * up).astype(x.dtype)
+        gated = (jax.nn.silu(gate) * up).astype(embeddings.dtype)
         return x + project(gated, "down"), past
 
     slides = jnp.arange(config.num_layers) >= config.full_layers
     layers = (params["layers"], part(adapter, "layers"), cache, slides)
+    # What the layers add up is kept in float32 in half precision too: rounding the sum at every layer is what
+    # would move log-probabilities most.
     x, cache = jax.lax.scan(
-        block, embeddings, layers, unroll=config.num_layers if config.unroll else 1, length=config.num_layers
+        block,
+        embeddings.astype(jnp.float32),
+        layers,
+        unroll=config.num_layers if config.unroll else 1,
+        length=config.num_layers,
     )
-    return _rms_norm(x, params["norm"], config.rms_norm_eps), cache
+    return _rms_norm(x, params["norm"], config.rms_norm_eps).astype(embeddings.dtype), cache
 
 
 def _within_window(
