@@ -87,5 +87,5 @@ $(READY_TEST): requirements.txt pyproject.toml
 	$(call begin,$@,the library with its test tools (two minutes the first time))
 	@$(PIP) "$$($(BIN)/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["parity"])')"
-	@$(PIP) -e '.[test]'
+	@$(PIP) -e '.[test,trl]'
 	$(finish)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_jax.objectives import anchor, dpo
+from vla_jax.objectives import anchor, dpo, hinge, ipo
 
 REWARDS = np.linspace(-8, 8, 17)
 PREFERRED, OTHER = (side.ravel() for side in np.meshgrid(REWARDS, REWARDS))
@@ -43,6 +43,40 @@ def test_the_anchor_costs_the_negative_log_sigmoid_of_the_reward_over_delta(delt
     assert float(anchor(jnp.float32(delta), delta)) == pytest.approx(np.log(2), rel=1e-6)
 
 
+@pytest.mark.parametrize("beta", [0.1, 0.8])
+def test_ipo_costs_the_squared_distance_to_the_margin_it_asks_for(beta):
+    expected = (PREFERRED - OTHER - 1 / (2 * beta)) ** 2
+    np.testing.assert_allclose(ipo(jnp.array(PREFERRED), jnp.array(OTHER), beta), expected, rtol=1e-6)
+    assert float(ipo(jnp.float32(1 / (2 * beta)), jnp.float32(0), beta)) == pytest.approx(0, abs=1e-12)
+
+
+def test_ipo_costs_more_beyond_the_margin_it_asks_for():
+    zero = jnp.float32(0)
+    assert ipo(jnp.float32(9), zero, 0.1) > ipo(jnp.float32(6), zero, 0.1) > ipo(jnp.float32(5), zero, 0.1)
+
+
+@given(equal=reward)
+@settings(max_examples=20, deadline=None)
+def test_equal_log_ratios_cost_one_by_four_beta_squared_under_ipo(equal):
+    assert float(ipo(jnp.float32(equal), jnp.float32(equal), 0.5)) == pytest.approx(1)
+
+
+def test_the_hinge_costs_what_lacks_to_a_margin_of_one():
+    expected = np.maximum(0, 1 - (PREFERRED - OTHER))
+    np.testing.assert_allclose(hinge(jnp.array(PREFERRED), jnp.array(OTHER)), expected, rtol=1e-6)
+
+
+@given(equal=reward)
+@settings(max_examples=20, deadline=None)
+def test_equal_rewards_cost_one_under_the_hinge(equal):
+    assert float(hinge(jnp.float32(equal), jnp.float32(equal))) == 1
+
+
+@pytest.mark.parametrize("margin, slope", [(0.0, -1.0), (0.9, -1.0), (1.0, 0.0), (3.0, 0.0)])
+def test_the_hinge_pushes_with_one_force_until_the_margin_and_not_beyond(margin, slope):
+    assert float(jax.grad(hinge)(jnp.float32(margin), jnp.float32(0))) == slope
+
+
 @given(preferred=reward, other=reward, gain=st.floats(0.0625, 10, width=32))
 @settings(max_examples=30, deadline=None)
 def test_a_wider_margin_never_costs_more(preferred, other, gain):
@@ -53,8 +87,8 @@ def test_a_wider_margin_never_costs_more(preferred, other, gain):
 
 @pytest.mark.parametrize(
     "loss",
-    [dpo, lambda a, b: dpo(a, b, 0.1), lambda a, b: anchor(a - b, 0.5)],
-    ids=["dpo", "smoothed", "anchor"],
+    [dpo, lambda a, b: dpo(a, b, 0.1), lambda a, b: anchor(a - b, 0.5), lambda a, b: ipo(a, b, 0.1), hinge],
+    ids=["dpo", "smoothed", "anchor", "ipo", "hinge"],
 )
 @pytest.mark.parametrize("preferred, other", [(1e4, -1e4), (-1e4, 1e4), (1e4, 1e4), (-1e4, -1e4)])
 def test_extreme_rewards_have_finite_losses_and_gradients(loss, preferred, other):

@@ -20,7 +20,7 @@ from vla_jax.data.world import PreferenceWorld, WorldConfig
 from vla_jax.models import llava, parameters
 from vla_jax.parallel import batch_sharding, make_mesh, parameter_shardings, replicated
 from vla_jax.recipes import named
-from vla_jax.training.step import Method, make_step
+from vla_jax.training.step import Method, Trained, make_step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVICES = 8
@@ -39,15 +39,16 @@ def train(mesh, steps=2):
     batch = collate([encoder.encode(world[i]) for i in range(DEVICES)], encoder)
     axes = parameters.logical_axes(llava.table(model.config))
     placement = parameter_shardings(mesh, model.params, axes)
-    method = Method(model.config, recipe, optax.adamw(1e-3), full=True, seed=0)
+    method = Method(model.config, recipe, optax.adamw(1e-3), seed=0)
     base = jax.device_put(model.params, placement)
-    state = method.init(jax.device_put(jax.tree.map(jnp.copy, model.params), placement))
-    shapes = {"before": shard_shapes(state.trained), "moments": shard_shapes(state.optimizer_state[0].mu)}
+    state = method.init(Trained(None, jax.device_put(jax.tree.map(jnp.copy, model.params), placement)))
+    moments = state.optimizer_state[0].mu.params
+    shapes = {"before": shard_shapes(state.trained.params), "moments": shard_shapes(moments)}
     step, losses = make_step(method), []
     for _ in range(steps):
         state, metrics = step(state, base, jax.device_put(batch, batch_sharding(mesh)))
         losses.append(float(metrics["loss"]))
-    return {"losses": losses, **shapes, "after": shard_shapes(state.trained)}
+    return {"losses": losses, **shapes, "after": shard_shapes(state.trained.params)}
 
 
 def shard_shapes(params):

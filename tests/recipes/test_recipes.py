@@ -1,6 +1,4 @@
-"""Every recipe: its loss at step 0, its formula by hand, its views, and what must not change it."""
-
-import math
+"""Every recipe: its formula by hand, its views, its options."""
 
 import jax
 import jax.numpy as jnp
@@ -8,142 +6,30 @@ import numpy as np
 import optax
 import pytest
 
-from tests.small_models import tiny_config, tiny_model
-from vla_jax.data import Batch
-from vla_jax.models import llava, lora
-from vla_jax.models.lora import LoraConfig
+from tests.recipes.random_batches import CONFIG, batch_for, rows_of
+from tests.small_models import tiny_model
+from vla_jax.models import llava
 from vla_jax.recipes import available, default_options, named
 from vla_jax.scoring import Scores
-from vla_jax.training.step import Method, make_views, sums_of
+from vla_jax.training.step import Method, Trained, make_views, sums_of
 
-LN_2 = math.log(2)
-# (recipe, options) -> the loss where policy and reference agree.
-STEP_0 = {
-    "dpo": [({}, LN_2)],
-    "mdpo": [({}, 3 * LN_2)],
-    "lpoi": [({"num_views": views}, 2 * LN_2 + math.log(math.factorial(views))) for views in (3, 4, 5)],
-}
-CASES = [
-    pytest.param(name, options, loss, full, id=f"{name}-{options}-{'full' if full else 'adapter'}")
-    for name, cases in STEP_0.items()
-    for i, (options, loss) in enumerate(cases)
-    for full in (False, True)[: 2 if i == 0 else 1]
-]
-CONFIG = tiny_config()
 BASE = tiny_model().params
-COPY = jax.tree.map(jnp.copy, BASE)
-ADAPTER = lora.initialise(llava.table(CONFIG), LoraConfig(rank=2, alpha=2.0), jax.random.key(1))
-TRAINED_ADAPTER = jax.tree.map(lambda x: x + 0.05, ADAPTER)
-
-
-def loss_and_metrics(*arguments):
-    """The loss, and all metrics with it."""
-    means = sums_of(*arguments).means()
-    return means["loss"], means
-
-
-def method(name, options=None, *, full=False, seed=0):
-    return Method(CONFIG, named(name, options), optax.identity(), full, seed)
-
-
-def batch_for(recipe, rows=3):
-    """Random records of different lengths."""
-    random, roles = np.random.default_rng(0), len(recipe.responses)
-    prefix = random.integers(4, CONFIG.language.vocab_size, (rows, 10))
-    prefix[:, 3 : 3 + CONFIG.num_image_tokens] = CONFIG.image_token_id
-    prefix_mask = np.arange(10) >= np.arange(rows)[:, None] % 3
-    mask = np.arange(5) < random.integers(2, 6, (rows, roles))[..., None]
-    return Batch(
-        images=random.integers(0, 256, (rows, 24, 24, 3), np.uint8),
-        boxes=np.array([[2, 6, 14, 17], [6, 10, 17, 23], [8, 4, 23, 15]] * rows, np.float32)[:rows],
-        prefix_tokens=prefix.astype(np.int32),
-        prefix_mask=prefix_mask,
-        response_tokens=random.integers(4, CONFIG.language.vocab_size, (rows, roles, 5)).astype(np.int32),
-        response_mask=mask,
-        scored=mask,
-        record_ids=np.arange(100, 100 + rows).astype(np.uint32),
-        weights=np.ones(rows, np.float32),
-    )
-
-
-def rows_of(batch, rows):
-    return Batch(*(column[np.array(rows)] for column in batch))
-
-
 views_of = jax.jit(make_views, static_argnums=(0, 2))
 
 
-def evaluated(method, trained, batch):
-    return jax.jit(lambda *arguments: loss_and_metrics(method, *arguments))(trained, BASE, batch)
-
-
-# --- step 0 ------------------------------------------------------------------------------------------
-
-
-def test_every_preference_recipe_has_its_value_at_step_0_here():
-    assert set(STEP_0) == {name for name in available() if named(name).needs_reference}
-
-
-@pytest.mark.parametrize("name, options, expected, full", CASES)
-def test_the_loss_at_step_0_is_the_closed_form_and_margins_are_exactly_0(name, options, expected, full):
-    chosen = method(name, options, full=full)
-    loss, metrics = evaluated(chosen, COPY if full else ADAPTER, batch_for(chosen.recipe))
-    assert float(loss) == pytest.approx(expected, abs=1e-5)
-    assert float(metrics["loss"]) == float(loss)
-    rewards = {key: float(value) for key, value in metrics.items() if key.startswith("rewards/")}
-    assert rewards["rewards/margins"] == 0
-    assert not any(rewards.values()), rewards
+def method(name, options=None, *, seed=0):
+    return Method(CONFIG, named(name, options), optax.identity(), seed)
 
 
 def test_the_supervised_loss_is_the_mean_over_all_tokens_of_the_batch():
-    chosen = method("sft", full=True)
+    chosen = method("sft")
     batch = batch_for(chosen.recipe)
-    step = jax.jit(lambda trained, batch: loss_and_metrics(chosen, trained, BASE, batch)[0])
-    per_row = [step(BASE, batch._replace(weights=np.eye(3, dtype=np.float32)[i])) for i in range(3)]
+    trained = Trained(None, BASE)
+    step = jax.jit(lambda batch: sums_of(chosen, trained, {}, batch).means()["loss"])
+    per_row = [step(batch._replace(weights=np.eye(3, dtype=np.float32)[i])) for i in range(3)]
     tokens = batch.scored.sum((1, 2))
     assert len(set(tokens)) > 1
-    assert float(step(BASE, batch)) == pytest.approx(float(np.dot(per_row, tokens) / tokens.sum()), rel=1e-5)
-
-
-# --- rows that do not count --------------------------------------------------------------------------
-
-
-def blank(batch, rows):
-    """The batch with some records replaced by what stands in for a bad one."""
-    emptied = Batch(*(column.copy() for column in batch))
-    for column in emptied:
-        column[rows] = 0
-    emptied.prefix_mask[rows, -1] = True
-    return emptied
-
-
-@pytest.mark.parametrize("name", available())
-def test_a_row_of_weight_0_changes_neither_loss_nor_gradient(name):
-    full = not named(name).needs_reference
-    chosen, trained = method(name, full=full), BASE if full else TRAINED_ADAPTER
-    batch = batch_for(chosen.recipe)
-
-    def step(batch):
-        return compiled(trained, BASE, batch)
-
-    # Parameters are arguments: closed over, they would be constants, which XLA folds for seconds.
-    compiled = jax.jit(jax.value_and_grad(lambda *a: loss_and_metrics(chosen, *a), has_aux=True))
-    # Records 0 and 2 alone, each twice: their mean, in the shape of four rows.
-    (without, without_metrics), without_slopes = step(rows_of(batch, [0, 2, 0, 2]))
-    assert any(leaf.any() for leaf in jax.tree.leaves(without_slopes))
-    four = rows_of(batch, [0, 1, 2, 1])
-    unweighted = four._replace(weights=np.array([1, 0, 1, 0], np.float32))
-    for candidate in (blank(four, [1, 3]), unweighted):
-        (loss, metrics), slopes = step(candidate)
-        assert float(loss) == pytest.approx(float(without), rel=1e-5)
-        assert metrics.keys() == without_metrics.keys()
-        for key, value in metrics.items():
-            assert float(value) == pytest.approx(float(without_metrics[key]), rel=1e-4, abs=1e-5), key
-        for ours, theirs in zip(jax.tree.leaves(slopes), jax.tree.leaves(without_slopes), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
-    # Without a usable row there is nothing to pay and nothing to learn.
-    (loss, _), slopes = step(blank(four, [0, 1, 2, 3]))
-    assert float(loss) == 0 and not any(leaf.any() for leaf in jax.tree.leaves(slopes))
+    assert float(step(batch)) == pytest.approx(float(np.dot(per_row, tokens) / tokens.sum()), rel=1e-5)
 
 
 # --- formulas ----------------------------------------------------------------------------------------
@@ -154,7 +40,8 @@ RATIOS = np.random.default_rng(1).normal(0, 10, (6, 8))
 def scores_with(ratios):
     """Scores whose log-ratios are `ratios`."""
     policy = jnp.array(ratios, jnp.float32)[..., None]
-    return Scores(policy, jnp.zeros_like(policy), jnp.ones(policy.shape, bool))
+    there = jnp.ones(policy.shape, bool)
+    return Scores(policy, jnp.zeros_like(policy), there, changed=there)
 
 
 def minus_log_sigmoid(x):
@@ -192,6 +79,72 @@ def test_mdpo_adds_a_comparison_of_images_and_an_anchor():
         np.testing.assert_allclose(metrics[name], term, rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(losses, np.dot([1, 0.5, 2], list(terms.values())), rtol=1e-5)
     np.testing.assert_allclose(metrics["rewards/cropped"], r[:, 2], rtol=1e-5)
+
+
+def test_ipo_regresses_the_margin_of_means_or_sums_on_a_constant():
+    tokens = jnp.array([3, 2])
+    mask = jnp.arange(3) < tokens[:, None]
+    policy = jnp.array(RATIOS[:, :6].reshape(6, 2, 3), jnp.float32)
+    scores = Scores(policy * mask, jnp.zeros_like(policy), jnp.broadcast_to(mask, policy.shape))
+    sums = np.sum(RATIOS[:, :6].reshape(6, 2, 3) * np.asarray(mask), axis=-1)
+    for normalized, ratios in ((True, sums / np.asarray(tokens)), (False, sums)):
+        made = named("ipo", {"beta": 0.2, "length_normalize": normalized}).objective(scores)
+        np.testing.assert_allclose(made.losses, (ratios[:, 0] - ratios[:, 1] - 2.5) ** 2, rtol=1e-4)
+        np.testing.assert_allclose(made.metrics["rewards/chosen"], 0.2 * sums[:, 0], rtol=1e-5)
+
+
+def test_slic_is_a_hinge_on_the_margin():
+    losses, _, r = losses_of("slic", {"beta": 0.5}, 2)
+    np.testing.assert_allclose(losses, np.maximum(0, 1 - (r[:, 0] - r[:, 1])), rtol=1e-5)
+    assert (losses == 0).any() and (losses > 0).any()
+
+
+def test_adavip_weighs_what_it_rejects_by_how_likely_it_still_is():
+    losses, metrics, r = losses_of("adavip", {"beta": 0.1}, 3)
+    behind = np.exp(r[:, 1:] - r[:, :1])
+    np.testing.assert_allclose(losses, np.log1p(behind.sum(1)), rtol=1e-5)
+    share = 1 / (1 + np.exp(r[:, 2] - r[:, 1]))
+    np.testing.assert_allclose(metrics["weights/rejected"], share, rtol=1e-4)
+    np.testing.assert_allclose(metrics["weights/removed"], 1 - share, rtol=1e-3, atol=1e-6)
+    text, vision = (minus_log_sigmoid(r[:, 0] - r[:, i]) for i in (1, 2))
+    for weighting, expected in (("equal", text + vision), ("text", text), ("vision", vision)):
+        losses, _, _ = losses_of("adavip", {"weighting": weighting}, 3)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="choose one of adaptive, equal, text, vision"):
+        named("adavip", {"weighting": "half"})
+
+
+def test_povid_averages_the_pair_of_the_data_and_the_pair_with_the_noised_answer():
+    losses, metrics, r = losses_of("povid", {"gamma": 0.3}, 3)
+    text, noised = (minus_log_sigmoid(r[:, 0] - r[:, i]) for i in (1, 2))
+    np.testing.assert_allclose(losses, 0.3 * text + 0.7 * noised, rtol=1e-5)
+    np.testing.assert_allclose(metrics["rewards/noised"], r[:, 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_rlhfv_counts_changed_tokens_more(mean):
+    policy = RATIOS[:, :6].reshape(6, 2, 3)
+    changed = np.array([[True, False, False], [False, True, True]])
+    weights = np.where(changed, 5.0, 1.0)
+    totals = (policy * weights).sum(-1) / (weights.sum(-1) if mean else 1)
+    scores = Scores(
+        jnp.array(policy, jnp.float32),
+        jnp.zeros(policy.shape),
+        jnp.ones(policy.shape, bool),
+        changed=jnp.broadcast_to(changed, policy.shape),
+    )
+    made = named("rlhfv", {"length_normalize": mean}).objective(scores)
+    np.testing.assert_allclose(made.losses, minus_log_sigmoid(0.5 * (totals[:, 0] - totals[:, 1])), rtol=1e-4)
+
+
+def test_a_reward_model_ranks_pairs_by_its_head():
+    said = jnp.array([[2.0, -1.0], [0.5, 0.5], [-3.0, 4.0]])
+    empty = jnp.zeros((3, 2, 1))
+    scores = Scores(empty, None, empty > 0, sequences=said)
+    made = named("reward_model", {"center_rewards_coefficient": 0.1}).objective(scores)
+    expected = minus_log_sigmoid(said[:, 0] - said[:, 1]) + 0.1 * (said[:, 0] + said[:, 1]) ** 2
+    np.testing.assert_allclose(made.losses, expected, rtol=1e-5)
+    np.testing.assert_array_equal(made.metrics["rewards/accuracies"], [1, 0, 0])
 
 
 @pytest.mark.parametrize("views", [2, 3, 4, 5])
@@ -266,7 +219,7 @@ def test_a_list_in_order_is_counted_as_right_and_one_with_a_tie_is_not():
     np.testing.assert_array_equal(metrics["rewards/list_accuracies"], [1, 0, 0])
 
 
-@pytest.mark.parametrize("name", sorted(STEP_0))
+@pytest.mark.parametrize("name", [name for name in available() if named(name).needs_reference])
 def test_every_preference_recipe_logs_what_trl_logs(name):
     recipe = named(name)
     made = recipe.objective(scores_with(RATIOS[:, : len(recipe.candidates)]))
@@ -283,7 +236,8 @@ def test_a_recipe_makes_as_many_views_as_it_names_and_reads_them_all(name):
     views = views_of(recipe, batch, 0)
     assert views.shape == (3, len(recipe.view_names), 24, 24, 3) and views.dtype == jnp.uint8
     np.testing.assert_array_equal(views[:, 0], batch.images)
-    assert {candidate.view for candidate in recipe.candidates} == set(range(len(recipe.view_names)))
+    read = {view for view, _ in (*recipe.candidates, *recipe.made)}
+    assert read == set(range(len(recipe.view_names)))
     assert {candidate.response for candidate in recipe.candidates} == set(range(len(recipe.responses)))
 
 
@@ -323,14 +277,15 @@ def test_policy_and_reference_see_the_same_random_crop(monkeypatch):
         return original(params, config, pixels, adapter)
 
     monkeypatch.setattr(llava, "image_features", spied)
-    chosen = method("mdpo", full=True)  # so that both run the vision tower
+    chosen = method("mdpo")  # so that both run the vision tower
 
     @jax.jit
     def pixels_seen(trained, base, batch):
-        loss_and_metrics(chosen, trained, base, batch)
+        sums_of(chosen, trained, base, batch)
         return tuple(seen)
 
-    policys, references = pixels_seen(COPY, BASE, batch_for(chosen.recipe, rows=2))
+    copy = Trained(None, jax.tree.map(jnp.copy, BASE))
+    policys, references = pixels_seen(copy, BASE, batch_for(chosen.recipe, rows=2))
     np.testing.assert_array_equal(policys, references)
 
 
@@ -358,6 +313,7 @@ def test_default_options_are_a_recipes_own(name):
 
 
 def test_the_papers_defaults():
-    assert [default_options(name)["beta"] for name in STEP_0] == [0.1] * 3
+    betas = {name: options["beta"] for name in available() if "beta" in (options := default_options(name))}
+    assert betas.pop("rlhfv") == 0.5 and set(betas.values()) == {0.1}
     assert default_options("lpoi")["num_views"] == 5 and default_options("lpoi")["visual_prompt"]
     assert default_options("mdpo")["crop_area"] == (0.01, 0.2)

@@ -3,13 +3,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.small_models import tiny_config, tiny_model
+from vla_jax.data import Batch
 from vla_jax.models import llava, lora
 from vla_jax.models.lora import LoraConfig
-from vla_jax.scoring import Candidate, Scores, score, token_log_probs
-from vla_jax.scoring.scores import Prompted, encode_views
+from vla_jax.recipes import named
+from vla_jax.scoring import (
+    Candidate,
+    Prompted,
+    Scores,
+    TeacherForced,
+    encode_views,
+    reference_scores,
+    score,
+    token_log_probs,
+    with_made,
+)
+from vla_jax.training.step import Method, Trained
 
 CONFIG = tiny_config()
 PARAMS = tiny_model().params
@@ -33,6 +46,7 @@ def prompted():
 
 
 PROMPTED = prompted()
+FEATURES = jnp.zeros((2, 2, CONFIG.num_image_tokens, CONFIG.language.hidden_size))
 
 
 # --- sums --------------------------------------------------------------------------------------------
@@ -62,7 +76,7 @@ def test_a_ratio_to_a_reference_that_was_not_scored_is_refused():
 # --- scoring -----------------------------------------------------------------------------------------
 
 
-def test_policy_and_reference_are_scored_by_the_plain_forward_on_encoded_views():
+def test_policy_and_reference_are_scored_as_by_the_plain_forward_on_encoded_views():
     adapter = jax.tree.map(lambda x: x + 0.1, new_adapter())
 
     @jax.jit
@@ -72,7 +86,8 @@ def test_policy_and_reference_are_scored_by_the_plain_forward_on_encoded_views()
             token_log_probs(params, low_rank, CONFIG, features, *PROMPTED[:4], CANDIDATES)
             for low_rank in (adapter, None)
         ]
-        return score(CONFIG, (params, adapter), (params, None), VIEWS, PROMPTED, CANDIDATES), directly
+        known = reference_scores(CONFIG, (params, None), features, PROMPTED, CANDIDATES)
+        return score(CONFIG, (params, adapter), features, PROMPTED, CANDIDATES, known), directly
 
     scores, (policy, reference) = both(PARAMS, adapter)
     np.testing.assert_allclose(scores.policy_tokens, policy, atol=1e-5)
@@ -82,8 +97,37 @@ def test_policy_and_reference_are_scored_by_the_plain_forward_on_encoded_views()
 
 
 def test_without_a_reference_none_is_scored():
-    scores = jax.eval_shape(lambda: score(CONFIG, (PARAMS, None), None, VIEWS, PROMPTED, CANDIDATES))
-    assert scores.reference_tokens is None
+    def scored(features):
+        return score(CONFIG, (PARAMS, None), features, PROMPTED, CANDIDATES)
+
+    assert jax.eval_shape(scored, FEATURES).reference_tokens is None
+
+
+def test_a_made_response_is_the_likeliest_token_at_every_place_of_the_given_one():
+    made = (TeacherForced(view=1, response=0),)
+    candidates = (*CANDIDATES, Candidate(0, 2))
+    features = jnp.array(RANDOM.normal(size=FEATURES.shape), jnp.float32)
+
+    known = jax.jit(reference_scores, static_argnums=(0, 4, 5))(
+        CONFIG, (PARAMS, None), features, PROMPTED, candidates, made
+    )
+    complete = with_made(PROMPTED, known.made, made)
+    np.testing.assert_array_equal(complete.response_tokens[:, 2], known.made[:, 0])
+    np.testing.assert_array_equal(complete.response_mask[:, 2], PROMPTED.response_mask[:, 0])
+    likeliest = jnp.argmax(every_logit(features[:, 1]), axis=-1)
+    np.testing.assert_array_equal(known.made[:, 0], likeliest * PROMPTED.response_mask[:, 0])
+    assert known.tokens.shape == (2, 4, 4)
+    plain = token_log_probs(PARAMS, None, CONFIG, features, *complete[:4], candidates)
+    np.testing.assert_allclose(known.tokens, plain, atol=1e-5)
+
+
+def every_logit(features):
+    """Logits at every place of the first response, by the whole forward."""
+    tokens = jnp.concatenate([PROMPTED.prefix_tokens, PROMPTED.response_tokens[:, 0]], axis=1)
+    valid = jnp.concatenate([PROMPTED.prefix_mask, PROMPTED.response_mask[:, 0]], axis=1)
+    states = llava.hidden_states(PARAMS, CONFIG, tokens, valid, features)
+    start = PROMPTED.prefix_tokens.shape[1]
+    return llava.logits(PARAMS, states[:, start - 1 : -1])
 
 
 def test_encoded_views_keep_their_places():
@@ -94,11 +138,10 @@ def test_encoded_views_keep_their_places():
 
 
 def test_the_reference_is_never_differentiated():
-    def reference_total(params, reference):
-        scores = score(CONFIG, (params, None), (reference, None), VIEWS, PROMPTED, CANDIDATES)
-        return scores.reference.sum()
+    def reference_total(params, features):
+        return reference_scores(CONFIG, (params, None), features, PROMPTED, CANDIDATES).tokens.sum()
 
-    for slopes in jax.jit(jax.grad(reference_total, argnums=(0, 1)))(PARAMS, COPY):
+    for slopes in jax.jit(jax.grad(reference_total, argnums=(0, 1)))(PARAMS, FEATURES):
         assert not any(leaf.any() for leaf in jax.tree.leaves(slopes))
 
 
@@ -119,6 +162,18 @@ def runs(monkeypatch):
 
 
 ONE_RUN, TWO_RUNS = [4], [4, 4]  # 2 rows of 2 views
+METHOD = Method(CONFIG, named("mdpo"), optax.identity(), seed=0)
+BATCH = Batch(
+    VIEWS[:, 0],
+    np.zeros((2, 4), np.float32),
+    *map(np.asarray, PROMPTED[:5]),
+    record_ids=np.arange(2, dtype=np.uint32),
+    weights=np.ones(2, np.float32),
+)
+
+
+def log_ratios(trained, base):
+    return METHOD.scores(trained, base, BATCH).log_ratios.sum()
 
 
 @pytest.mark.parametrize(
@@ -132,26 +187,25 @@ ONE_RUN, TWO_RUNS = [4], [4, 4]  # 2 rows of 2 views
 def test_an_adapters_reference_shares_the_image_tokens_unless_the_adapter_is_in_their_way(
     runs, targets, expected
 ):
-    def total(adapter, params):
-        return score(CONFIG, (params, adapter), (params, None), VIEWS, PROMPTED, CANDIDATES).log_ratios.sum()
-
-    jax.eval_shape(jax.grad(total), new_adapter(targets), PARAMS)
+    jax.eval_shape(jax.grad(log_ratios), Trained(new_adapter(targets), {}), PARAMS)
     assert runs == expected
 
 
-def test_full_tuning_encodes_images_for_policy_and_reference(runs):
-    def total(trained, base):
-        return score(CONFIG, (trained, None), (base, None), VIEWS, PROMPTED, CANDIDATES).log_ratios.sum()
+def test_what_is_trained_whole_before_the_language_model_is_seen_through_twice(runs):
+    trained = Trained(new_adapter(), {"projector": jax.tree.map(jnp.copy, PARAMS["projector"])})
+    jax.eval_shape(jax.grad(log_ratios), trained, PARAMS)
+    assert runs == TWO_RUNS
 
-    jax.eval_shape(jax.grad(total), PARAMS, COPY)
+
+def test_full_tuning_encodes_images_for_policy_and_reference(runs):
+    jax.eval_shape(jax.grad(log_ratios), Trained(None, PARAMS), COPY)
     assert runs == TWO_RUNS
 
 
 def test_a_policy_alone_encodes_images_once_with_or_without_their_words(runs):
-    for image_words in (False, True):
+    for recipe in ("sft", "image_words"):
         runs.clear()
-        scores = jax.eval_shape(
-            lambda words=image_words: score(CONFIG, (PARAMS, None), None, VIEWS, PROMPTED, CANDIDATES, words)
-        )
-        assert runs == ONE_RUN
-        assert (scores.image_words is not None) == image_words
+        alone = Method(CONFIG, named(recipe), optax.identity(), seed=0)
+        scores = jax.eval_shape(lambda method=alone: method.scores(Trained(None, PARAMS), {}, BATCH))
+        assert runs == [2]
+        assert (scores.image_words is not None) == (recipe == "image_words")

@@ -8,6 +8,7 @@ import pytest
 from tests.small_models import draw, tiny_config
 from vla_jax.models import Parameter, llava
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vla_jax.training.step import Trained
 
 TABLE = llava.table(tiny_config())
 
@@ -31,8 +32,8 @@ def test_an_unknown_optimizer_is_refused_with_the_choice():
 
 
 def first_updates(config, params, gradients):
-    optimizer = make_optimizer(config, 10, TABLE)
-    return optimizer.update(gradients, optimizer.init(params), params)[0]
+    optimizer, trained = make_optimizer(config, 10, TABLE), Trained(None, params)
+    return optimizer.update(Trained(None, gradients), optimizer.init(trained), trained)[0].params
 
 
 def test_muon_turns_the_gradient_of_a_matrix_into_a_nearly_orthogonal_update():

@@ -10,7 +10,7 @@ from vla_jax.data import BatchPlan, Encoder, batches
 from vla_jax.data.world import PreferenceWorld, SupervisedWorld, WorldConfig
 from vla_jax.models import LoraConfig, llava, lora, parameters
 from vla_jax.recipes import named
-from vla_jax.training.step import Method, gradients_and_metrics, make_step
+from vla_jax.training.step import Method, Trained, gradients_and_metrics, make_step
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +23,20 @@ def batch():
     return next(batches(source, encoder, BatchPlan(8, 4, 0), stop=1))
 
 
-def gradients_of(model, trained, base, batch, *, frozen):
+def gradients_of(model, trained, base, batch):
     """What one step of plain gradient descent at rate 1 takes from each trained parameter."""
-    method = Method(model.config, named("sft"), optax.sgd(1.0), full=True, seed=0, frozen=frozen)
+    method = Method(model.config, named("sft"), optax.sgd(1.0), seed=0)
     before = jax.tree.map(np.asarray, trained)
-    state, _ = make_step(method)(method.init(trained), base, batch)
-    return jax.tree.map(lambda old, new: old - np.asarray(new), before, state.trained)
+    state, _ = make_step(method)(method.init(Trained(None, trained)), base, batch)
+    return jax.tree.map(lambda old, new: old - np.asarray(new), before, state.trained.params)
 
 
 def test_the_others_gradients_are_the_same_where_some_parameters_are_frozen(batch):
     model = tiny_model()
-    all_of_them = gradients_of(model, model.params, {}, batch, frozen=False)
+    all_of_them = gradients_of(model, model.params, {}, batch)
     model = tiny_model()
     frozen, free = parameters.split(model.params, "^vision/")
-    some = gradients_of(model, free, model.params, batch, frozen=True)
+    some = gradients_of(model, free, model.params, batch)
     assert some.keys() == {"projector", "language"}
     assert frozen.keys() == {"vision"}
     expected = {name: all_of_them[name] for name in some}
@@ -57,8 +57,8 @@ def test_a_batch_in_parts_gives_the_whole_batchs_gradients_and_metrics(recipe, f
     batch = batch._replace(weights=np.array([1, 1, 0, 1, 1, 1, 1, 1], np.float32))
     fresh = lora.initialise(llava.table(model.config), LoraConfig(rank=2), jax.random.key(0))
     adapter = jax.tree.map(lambda x: x + 0.1, fresh)
-    trained, base = (model.params, {}) if full else (adapter, model.params)
-    method = Method(model.config, recipe, optax.identity(), full, seed=0)
+    trained, base = (Trained(None, model.params), {}) if full else (Trained(adapter, {}), model.params)
+    method = Method(model.config, recipe, optax.identity(), seed=0)
     compute = jax.jit(gradients_and_metrics, static_argnums=(0, 4))
     whole = compute(method, trained, base, batch, 1)
     parts = compute(method, trained, base, batch, microbatches)

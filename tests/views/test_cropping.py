@@ -71,10 +71,15 @@ def test_a_crop_of_the_whole_image_is_the_image():
     np.testing.assert_array_equal(crop(0, image, area=(1.0, 1.0), aspect=(1.0, 1.0)), image)
 
 
-def test_a_crop_wider_than_the_image_is_cut_to_it():
-    width, height = size_of(crop(0, area=(1.0, 1.0), aspect=(4.0, 4.0)))
-    assert width == pytest.approx(WIDTH, rel=0.02)
-    assert height == pytest.approx(math.sqrt(WIDTH * HEIGHT / 4), rel=0.02)
+@pytest.mark.parametrize("share", [0.5, 1.0])
+@pytest.mark.parametrize("aspect", [(1 / 5, 5.0), (3 / 4, 4 / 3), (3.0, 4.0)])
+def test_the_share_is_kept_where_not_every_aspect_fits(share, aspect):
+    for seed in range(10):
+        width, height = size_of(crop(seed, area=(share, share), aspect=aspect))
+        assert width * height / (WIDTH * HEIGHT) == pytest.approx(share, rel=0.06)
+        fitting = np.array([share * WIDTH / HEIGHT, WIDTH / (share * HEIGHT)])
+        low, high = np.clip(aspect, *fitting)  # the nearest that fits, where none within bounds does
+        assert low * 0.95 <= width / height <= high * 1.05
 
 
 def test_a_batch_of_keys_gives_what_each_gives_alone():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from vla_jax.views import ellipse_outline, progressive_masks
+from vla_jax.views.masking import masked_rectangle
 
 RED = (255, 0, 0)
 SIZE = 24
@@ -137,6 +138,56 @@ def test_the_ellipse_is_the_one_pil_draws_up_to_a_pixel_of_its_line():
         )
 
     assert near(theirs)[line].all() and near(line)[theirs].all()
+
+
+def exact_line(height, width, rectangle, line_width):
+    """(on the line, too near to an ellipse for float32 to say) of every pixel centre, in float64."""
+    x0, y0, x1, y1 = rectangle
+    rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
+    within, near = [], np.zeros((height, width), bool)
+    for inset in (0.0, line_width):
+        semi_x, semi_y = (x1 - x0) / 2 - inset, (y1 - y0) / 2 - inset
+        if semi_x <= 0 or semi_y <= 0:
+            within.append(np.zeros((height, width), bool))
+            continue
+        distance = ((columns - (x0 + x1) / 2) / semi_x) ** 2 + ((rows - (y0 + y1) / 2) / semi_y) ** 2
+        within.append(distance <= 1)
+        near |= abs(distance - 1) < 1e-5
+    return within[0] & ~within[1], near
+
+
+LONG = np.random.default_rng(1).integers(1, 250, (31, 44, 3), np.uint8)
+_drawn = jax.jit(ellipse_outline)
+_listed = jax.jit(progressive_masks, static_argnums=2)
+
+
+@st.composite
+def boxes(draw):
+    """A box in `LONG`, empty ones included."""
+    height, width, _ = LONG.shape
+    (x0, x1), (y0, y1) = (sorted(draw(st.integers(0, n)) for _ in range(2)) for n in (width, height))
+    return x0, y0, x1, y1
+
+
+@given(rectangle=boxes(), width=st.sampled_from([0.5, 1.0, 2.0, 3.0]))
+@settings(max_examples=60, deadline=None)
+def test_the_line_is_between_two_ellipses(rectangle, width):
+    made = np.asarray(_drawn(jnp.array(LONG), jnp.array(rectangle, jnp.float32), width))
+    line, near = exact_line(*LONG.shape[:2], rectangle, width)
+    expected = np.where(line[..., None], np.array(RED, np.uint8), LONG)
+    np.testing.assert_array_equal(made[~near], expected[~near])
+
+
+@given(box=boxes(), width=st.sampled_from([1.0, 2.0]))
+@settings(max_examples=60, deadline=None)
+def test_all_views_at_once_are_what_drawing_one_after_the_other_gives(box, width):
+    at_once = _listed(jnp.array(LONG), jnp.array(box, jnp.float32), 5, outline_width=width)
+    for i, view in enumerate(np.asarray(at_once)):
+        rectangle = np.asarray(masked_rectangle(jnp.array(box, jnp.float32), i / 4, *LONG.shape[:2]))
+        x0, y0, x1, y1 = rectangle.astype(int)
+        plain = LONG.copy()
+        plain[y0:y1, x0:x1] = 0
+        np.testing.assert_array_equal(view, _drawn(jnp.array(plain), jnp.array(rectangle), width))
 
 
 def test_without_the_outline_only_black_is_added():

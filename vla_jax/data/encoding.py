@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vla_jax.data.anyres import layout
+from vla_jax.data.anyres import layout as anyres_layout
+from vla_jax.data.changes import changed_tokens
 from vla_jax.data.image_processing import ImageProcessor
-from vla_jax.data.key_object import CUT_OFF, has_area, key_object
-from vla_jax.data.schema import CHOSEN, DataError, Record
+from vla_jax.data.key_object import CUT_OFF, KeyObject, has_area, key_object
+from vla_jax.data.schema import CHOSEN, Box, DataError, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
 
 
@@ -21,15 +22,18 @@ class Encoded:
     """One record, encoded; lists are as long as they are, padding comes with the batch.
 
     Attributes:
-      image: fitted to the vision tower.
+      image: fitted to the vision tower; of a model that reads tiles, all of them [k y x 3].
       box: key object in pixels of that image; `box_origin` says how it was found.
       prefix: prompt ids with the image placeholder expanded.
       responses: ids of each response; `scored` marks those that count.
       truncated: how many responses were cut to the length limit.
       record_id: 32-bit hash of the record's key, for keyed randomness.
+      mask: pixels of the key object in the fitted image; None where the encoder has no `masks`.
+      changed: tokens of each response that set the first two apart; None where it has no `changes`.
+      layout: order of the image tokens of an image in tiles; None elsewhere.
     """
 
-    image: UInt8[np.ndarray, "y x 3"]
+    image: UInt8[np.ndarray, "*k y x 3"]
     box: Float[np.ndarray, "4"]
     box_origin: str
     prefix: Int[np.ndarray, " s"]
@@ -37,6 +41,9 @@ class Encoded:
     scored: tuple[Bool[np.ndarray, " t"], ...]
     truncated: int
     record_id: int
+    mask: Bool[np.ndarray, "y x"] | None = None
+    changed: tuple[Bool[np.ndarray, " t"], ...] | None = None
+    layout: Int[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,10 @@ class Encoder:
       further_turns: append the record's further turns to the chosen response.
       max_prompt_length: most ids of a prompt, image tokens counted; a longer one is an error.
       max_completion_length: most ids of a response; a longer one is cut and counted.
+      length_multiple: a batch is padded to the next multiple of it that holds its longest prompt, and its
+        longest response, so that few shapes are compiled; 0 always pads to the limits.
+      masks: give the key object's mask: its box where the data has none.
+      changes: mark the tokens that set the first two responses apart.
     """
 
     tokenizer: Any
@@ -60,6 +71,9 @@ class Encoder:
     further_turns: bool = False
     max_prompt_length: int = 96
     max_completion_length: int = 64
+    length_multiple: int = 0
+    masks: bool = False
+    changes: bool = False
 
     def encode(self, record: Record, source: str = "data") -> Encoded:
         """Encodes one record.
@@ -80,23 +94,44 @@ class Encoder:
             for role, answer in zip(self.responses, answers, strict=True)
         ]
         limit = self.max_completion_length
+        tiles = self.processor(record.image)
+        layout = self.layout(height, width)
+        responses = tuple(ids[:limit] for ids, _ in encoded)
         return Encoded(
-            image=self.processor(record.image)[0],
+            image=tiles[0] if layout is None else tiles,
             box=np.array(box, np.float32),
             box_origin=CUT_OFF if has_area(key.box) and not has_area(box) else key.origin,
             prefix=prefix,
-            responses=tuple(ids[:limit] for ids, _ in encoded),
+            responses=responses,
             scored=tuple(scored[:limit] for _, scored in encoded),
             truncated=sum(len(ids) > limit for ids, _ in encoded),
             record_id=zlib.crc32(record.key.encode()),
+            mask=self._mask(key, box) if self.masks else None,
+            changed=_changed(responses) if self.changes else None,
+            layout=layout,
         )
+
+    def _mask(self, key: KeyObject, box: Box) -> Bool[np.ndarray, "y x"]:
+        """Pixels of the key object in the fitted image."""
+        if key.mask is not None:
+            return self.processor.fit_mask(key.mask)
+        mask = np.zeros(self.processor.tile_size, bool)
+        x0, y0, x1, y1 = (round(side) for side in box)
+        mask[y0:y1, x0:x1] = True
+        return mask
+
+    def padded_length(self, longest: int, limit: int) -> int:
+        """How long the rows of a batch are whose longest has `longest` ids."""
+        if not self.length_multiple:
+            return limit
+        return min(max(-(-longest // self.length_multiple), 1) * self.length_multiple, limit)
 
     def layout(self, height: int, width: int) -> Int[np.ndarray, " t"] | None:
         """The order of an image's tokens where it is cut into tiles (see anyres.py); None where it is not."""
         if not self.processor.pinpoints:
             return None
         side = math.isqrt(self.num_image_tokens)
-        return layout(height, width, self.processor.pinpoints, self.processor.tile_size[0], side)
+        return anyres_layout(height, width, self.processor.pinpoints, self.processor.tile_size[0], side)
 
     def image_tokens(self, height: int, width: int) -> int:
         """Tokens that an image of this size takes."""
@@ -221,6 +256,12 @@ class Encoder:
         begun = first is not None and text.startswith(first)
         encoded = self.tokenizer(text, add_special_tokens=not begun, return_offsets_mapping=True)
         return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"]).reshape(-1, 2)
+
+
+def _changed(responses: Sequence[Int[np.ndarray, " t"]]) -> tuple[Bool[np.ndarray, " t"], ...]:
+    first, second, *others = responses
+    unmarked = (np.zeros(len(ids), bool) for ids in others)
+    return (*changed_tokens(first.tolist(), second.tolist()), *unmarked)
 
 
 def _user(question: str, image: bool = False) -> dict[str, Any]:

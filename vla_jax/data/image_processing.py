@@ -5,12 +5,12 @@ normalising are done on the device, by what `pixel_statistics` says.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from vla_jax.data.anyres import Size, best_resolution, fitted_size
@@ -156,6 +156,12 @@ class ImageProcessor:
         x0, x1 = (place(x + left, resized[1] / width, resized[1], tile[1]) for x in (box[0], box[2]))
         y0, y1 = (place(y + top, resized[0] / height, resized[0], tile[0]) for y in (box[1], box[3]))
         return x0, y0, x1, y1
+
+    def fit_mask(self, mask: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+        """A mask of an image's pixels as it lies in the first tile; False around the image."""
+        colours = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
+        black = replace(self, pad_to_square=(0, 0, 0)) if self.pad_to_square else self
+        return black(colours)[0][..., 0] > 127
 
     def _padded(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(top, left, height, width): where the image lies, and how large what it lies in is."""

@@ -3,7 +3,9 @@
 import re
 from typing import NamedTuple
 
-from vla_jax.data.schema import Box, Record
+import numpy as np
+
+from vla_jax.data.schema import Box, Object, Record
 
 NAMED = "box of an object the texts name"
 UNNAMED = "first box given"
@@ -17,10 +19,17 @@ _DENIAL = re.compile(r"\W*no\b", re.IGNORECASE)
 
 
 class KeyObject(NamedTuple):
-    """The box of the key object, in pixels of the record's image, and how it was found."""
+    """The key object, in pixels of the record's image.
+
+    Attributes:
+      box: what it lies in.
+      origin: how it was found.
+      mask: boolean [y x] of its pixels; None where the data has none.
+    """
 
     box: Box
     origin: str
+    mask: np.ndarray | None = None
 
 
 def key_object(record: Record, answer: str) -> KeyObject:
@@ -34,19 +43,24 @@ def key_object(record: Record, answer: str) -> KeyObject:
 
     Source: LPOI, section 3.1 (order of the search); the denial is ours.
     """
-    boxed = [(o.name, o.box) for o in record.objects if o.box is not None]
+    boxed = [o for o in record.objects if o.box is not None]
     first, _, rest = answer.partition(".")
     for text in (first, record.question, rest):
-        found = [(place, box) for name, box in boxed if (place := _place(name, text)) is not None]
+        found = [(place, i) for i, o in enumerate(boxed) if (place := _place(o.name, text)) is not None]
         if found:
-            return KeyObject(min(found)[1], NAMED)
+            return _of(boxed[min(found)[1]], NAMED)
     if _DENIAL.match(answer):
         return KeyObject((0.0, 0.0, 0.0, 0.0), DENIED)
     if boxed:
-        return KeyObject(boxed[0][1], UNNAMED)
+        return _of(boxed[0], UNNAMED)
     height, width = record.image.shape[:2]
     x, y = width * _CENTRE, height * _CENTRE
     return KeyObject((x, y, width - x, height - y), CENTRAL)
+
+
+def _of(found: Object, origin: str) -> KeyObject:
+    assert found.box is not None
+    return KeyObject(found.box, origin, found.mask)
 
 
 def has_area(box: Box) -> bool:

@@ -6,6 +6,7 @@ hidden states, so that what is spliced into the embeddings (image features) is t
 is read off the hidden states (logits at some positions, a reward) too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from vla_jax.models.attention import attention
+from vla_jax.models.compute import Compute
 from vla_jax.models.lora import Adapter, apply, part
 from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, ones, stack, zeros
 
@@ -170,14 +172,51 @@ def forward(
     Raises:
       ValueError: where a sliding window meets a cache without `key_positions`.
     """
-    cos, sin = _rotary(positions, config)
     windowed = _within_window(config, mask, positions, key_positions, cache is not None)
+
+    def mix(
+        q: Array, k: Array, v: Array, slides: Bool[Array, ""], past: Cache | None
+    ) -> tuple[Array, Cache | None]:
+        if past is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(past.keys, k.astype(past.keys.dtype), cursor, axis=1)
+            v = jax.lax.dynamic_update_slice_in_dim(past.values, v.astype(past.values.dtype), cursor, axis=1)
+            past = Cache(k, v)
+        visible = mask if windowed is None else jnp.where(slides, windowed, mask)
+        return attention(q, k, v, visible), past
+
+    return run_layers(params, config, embeddings, positions, mix, adapter, cache)
+
+
+# How the positions of a layer see each other: (queries, keys, values, whether this layer has the window, its
+# cache) -> what they take in, and the cache.
+Mix = Callable[[Array, Array, Array, Array, Any], tuple[Array, Any]]
+
+
+def run_layers(
+    params: Params,
+    config: LlamaConfig,
+    embeddings: Float[Array, "b t d"],
+    positions: Int[Array, "b t"],
+    mix: Mix,
+    adapter: Adapter | None,
+    cache: Cache | None,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
+) -> tuple[Float[Array, "b t d"], Cache | None]:
+    """Hidden states after the last norm, where positions see each other as `mix` has it.
+
+    Args:
+      params, config, adapter, cache: as in `forward`.
+      embeddings: inputs.
+      positions: rotary position of each.
+      mix: the attention of a layer.
+      compute: what the backward pass keeps.
+    """
+    cos, sin = _rotary(positions, config)
 
     def block(
         x: Array, layer: tuple[Params, Adapter | None, Cache | None, Array]
     ) -> tuple[Array, Cache | None]:
         weights, low_rank, past, slides = layer
-        visible = mask if windowed is None else jnp.where(slides, windowed, mask)
 
         def project(inputs: Array, name: str) -> Array:
             adapter = part(low_rank, f"{name}_proj")
@@ -186,12 +225,8 @@ def forward(
         normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps).astype(embeddings.dtype)
         q = rearrange(project(normed, "q"), "b t (h k) -> b t h k", k=config.head_size)
         k, v = (rearrange(project(normed, name), "b t (g k) -> b t g k", k=config.head_size) for name in "kv")
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-        if past is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(past.keys, k.astype(past.keys.dtype), cursor, axis=1)
-            v = jax.lax.dynamic_update_slice_in_dim(past.values, v.astype(past.values.dtype), cursor, axis=1)
-            past = Cache(k, v)
-        x = x + project(rearrange(attention(q, k, v, visible), "b t h k -> b t (h k)"), "o")
+        mixed, past = mix(_rotate(q, cos, sin), _rotate(k, cos, sin), v, slides, past)
+        x = x + project(rearrange(mixed, "b t h k -> b t (h k)"), "o")
         normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps).astype(embeddings.dtype)
         # In float32, and rounded once: XLA fuses it, so that half precision costs nothing here.
         gate, up = (project(normed, name).astype(jnp.float32) for name in ("gate", "up"))
@@ -203,7 +238,7 @@ def forward(
     # What the layers add up is kept in float32 in half precision too: rounding the sum at every layer is what
     # would move log-probabilities most.
     x, cache = jax.lax.scan(
-        block,
+        compute.checkpointed(block),
         embeddings.astype(jnp.float32),
         layers,
         unroll=config.num_layers if config.unroll else 1,

@@ -7,6 +7,7 @@ sequence. They are apart so that a view's features are computed once, however ma
 it.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
-from vla_jax.models import llama, vit
+from vla_jax.models import llama, reward, vit
 from vla_jax.models.activations import activation
+from vla_jax.models.branches import branches
+from vla_jax.models.compute import Compute
 from vla_jax.models.llama import Cache, LlamaConfig
 from vla_jax.models.lora import Adapter, apply, part
 from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, zeros
@@ -37,6 +40,7 @@ class LlavaConfig:
       projector_activation: by its Hugging Face name.
       projector_bias: whether the projector's layers have biases.
       anyres: LLaVA-NeXT: images come in tiles, and a learnt vector ends each row of the grid.
+      reward_head: a linear layer reads a reward off the language model's states.
     """
 
     vision: ViTConfig = field(default_factory=ViTConfig)
@@ -47,6 +51,7 @@ class LlavaConfig:
     projector_activation: str = "gelu"
     projector_bias: bool = True
     anyres: bool = False
+    reward_head: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.feature_layer, int):
@@ -100,6 +105,8 @@ def table(config: LlavaConfig) -> Table:
     }
     if config.anyres:
         parameters["newline"] = Parameter((d,), ("embed",), normal(d**-0.5), "image_newline")
+    if config.reward_head:
+        parameters["reward"] = reward.table(d)
     return parameters
 
 
@@ -201,6 +208,54 @@ def hidden_states(
         part(adapter, "language"),
     )
     return states
+
+
+def branch_states(
+    params: Params,
+    config: LlavaConfig,
+    features: Float[Array, "b v n d"],
+    prefix_tokens: Int[Array, "b s"],
+    prefix_valid: Bool[Array, "b s"],
+    response_tokens: Int[Array, "b r t"],
+    response_valid: Bool[Array, "b r t"],
+    candidates: Sequence[tuple[int, int]],
+    adapter: Adapter | None = None,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
+) -> Float[Array, "b c t d"]:
+    """The final hidden states that predict the tokens of every candidate, with prefixes computed once a view.
+
+    Args:
+      params: see `table`.
+      config: the model.
+      features: image tokens of each view.
+      prefix_tokens, prefix_valid: prompts with expanded image placeholders, left-padded.
+      response_tokens, response_valid: responses, right-padded.
+      candidates: (view, response) index pairs.
+      adapter: LoRA adapter of the model.
+      compute: kernels, and what the backward pass keeps.
+
+    Returns:
+      The state at [b c t] has read the candidate's prefix and the t tokens of its response before this one.
+    """
+    views, responses = (tuple(part) for part in zip(*candidates, strict=True))
+    shown = sorted(set(views))
+    prefixes = jnp.stack([embed(params, config, prefix_tokens, features[:, view]) for view in shown], axis=1)
+    words = params["language"]["embedding"][response_tokens[:, responses]]
+    # The last token of a prefix begins its branches: what predicts a response's first token is then a state
+    # of the branch, prefixes are there to be looked at only, and the response's last token is never read.
+    last = jnp.stack([prefixes[:, shown.index(view), -1:] for view in views], axis=1)
+    begun = prefix_valid[:, None, -1:].repeat(len(candidates), axis=1)
+    return branches(
+        params["language"],
+        config.language,
+        jnp.pad(prefixes[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0))),
+        jnp.pad(prefix_valid[:, :-1], ((0, 0), (1, 0))),
+        jnp.concatenate([last, words[:, :, :-1].astype(last.dtype)], axis=2),
+        jnp.concatenate([begun, response_valid[:, responses, :-1]], axis=2),
+        [shown.index(view) for view in views],
+        part(adapter, "language"),
+        compute,
+    )
 
 
 def prefill(

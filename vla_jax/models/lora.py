@@ -34,19 +34,33 @@ class LoraConfig:
       targets: regular expression searched in a parameter's path ("language/layers/q_proj"); only linear
         layers can match, and not the one that gives the logits. The default takes every linear layer of the
         language model's blocks.
+      dropout: share of an adapted layer's inputs that its adapter does not see while training.
+      modules_to_save: regular expression (PEFT's name): parameters that are trained whole beside the adapter,
+        e.g. "^projector/".
     """
 
     rank: int = 8
     alpha: float = 8.0
     targets: str = r"^language/layers/"
+    dropout: float = 0.0
+    modules_to_save: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout is {self.dropout}; it must be at least 0 and below 1")
 
 
 class LowRank(flax.struct.PyTreeNode):
-    """One adapted layer: the pair of factors, with the scale alpha / rank as a static part of the tree."""
+    """One adapted layer: the pair of factors, with the scale alpha / rank as a static part of the tree.
+
+    While training with dropout it also holds a key a layer, and the share that is dropped.
+    """
 
     a: Float[Array, "*l d_in r"]
     b: Float[Array, "*l r d_out"]
     scale: float = flax.struct.field(pytree_node=False)
+    key: PRNGKeyArray | None = None
+    dropout: float = flax.struct.field(pytree_node=False, default=0.0)
 
 
 def apply(
@@ -64,7 +78,11 @@ def apply(
     rows = x.reshape(-1, x.shape[-1])
     y = rows @ weight.astype(x.dtype)
     if low_rank is not None:
-        y = y + low_rank.scale * ((rows @ low_rank.a.astype(x.dtype)) @ low_rank.b.astype(x.dtype))
+        seen = rows
+        if low_rank.key is not None:
+            kept = jax.random.bernoulli(low_rank.key, 1 - low_rank.dropout, rows.shape)
+            seen = jnp.where(kept, rows / (1 - low_rank.dropout), 0)
+        y = y + low_rank.scale * ((seen @ low_rank.a.astype(x.dtype)) @ low_rank.b.astype(x.dtype))
     if bias is not None:
         y = y + bias.astype(x.dtype)
     return y.reshape(*x.shape[:-1], -1)
@@ -92,6 +110,16 @@ def initialise(
             "'language/layers/q_proj' or 'vision/layers/fc1'"
         )
     return adapter
+
+
+def with_dropout(adapter: Adapter, dropout: float, key: PRNGKeyArray) -> Adapter:
+    """The adapter with dropout on its inputs: in expectation it does what it did, in this step at random."""
+    leaves, structure = jax.tree.flatten(adapter, is_leaf=lambda node: isinstance(node, LowRank))
+    keyed = [
+        leaf.replace(key=jax.random.split(jax.random.fold_in(key, i), leaf.a.shape[:-2]), dropout=dropout)
+        for i, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, keyed)
 
 
 def merge(params: Any, adapter: Any) -> Any:

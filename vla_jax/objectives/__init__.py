@@ -1,12 +1,41 @@
 """Losses as pure functions of arrays; they know no model, no trainer and no configuration object.
 
-A function takes rewards `beta (log policy - log reference)`, or log-probabilities, of whole batches and
-returns one loss an example. Averaging is the trainer's business. All arithmetic is in float32 (or the wider
-dtype it is given).
+A function takes rewards `beta (log policy - log reference)`, log-probabilities, masks or embeddings of whole
+batches and returns one loss an example; where a loss is averaged over tokens, each row's sum and how many
+tokens are in it. Averaging is the trainer's business. Arithmetic keeps the dtype it is given: scores arrive
+in float32.
 """
 
-from vla_jax.objectives.listwise import plackett_luce
-from vla_jax.objectives.preference import anchor, dpo
+from vla_jax.objectives.averages import bernoulli_mixture, gamma_average
+from vla_jax.objectives.listwise import plackett_luce, rejection_weights
+from vla_jax.objectives.policy_gradient import clipped_policy_loss, clipped_tokens
+from vla_jax.objectives.preference import anchor, dpo, hinge, ipo
+from vla_jax.objectives.reward import bradley_terry
+from vla_jax.objectives.segmentation import (
+    iou_preference,
+    soft_iou,
+    soft_iou_improvement,
+    text_improvement,
+)
 from vla_jax.objectives.supervised import negative_log_likelihood
+from vla_jax.objectives.weighted import weighted_log_probs
 
-__all__ = ["anchor", "dpo", "negative_log_likelihood", "plackett_luce"]
+__all__ = [
+    "anchor",
+    "bernoulli_mixture",
+    "bradley_terry",
+    "clipped_policy_loss",
+    "clipped_tokens",
+    "dpo",
+    "gamma_average",
+    "hinge",
+    "iou_preference",
+    "ipo",
+    "negative_log_likelihood",
+    "plackett_luce",
+    "rejection_weights",
+    "soft_iou",
+    "soft_iou_improvement",
+    "text_improvement",
+    "weighted_log_probs",
+]

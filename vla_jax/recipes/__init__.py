@@ -5,6 +5,6 @@ settings with the papers' defaults, and `recipe(options) -> Recipe`. Adding a me
 `named` finds it by its module name.
 """
 
-from vla_jax.recipes.recipe import Objective, Recipe, available, default_options, named
+from vla_jax.recipes.recipe import KeyObject, Objective, Recipe, available, default_options, named
 
-__all__ = ["Objective", "Recipe", "available", "default_options", "named"]
+__all__ = ["KeyObject", "Objective", "Recipe", "available", "default_options", "named"]

@@ -36,4 +36,5 @@ def recipe(options: Options) -> Recipe:
         make_views=original,
         candidates=(Candidate(view=0, response=0), Candidate(view=0, response=1)),
         objective=objective,
+        tile_by_tile=True,
     )

@@ -8,11 +8,11 @@ candidate (view 1, w) is scored once and shared by all three terms.
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from vla_jax.objectives import anchor, dpo, plackett_luce
 from vla_jax.recipes.measures import preference_metrics
-from vla_jax.recipes.recipe import Objective, Recipe, per_example
+from vla_jax.recipes.recipe import KeyObject, Objective, Recipe, per_example
 from vla_jax.scoring import Candidate, Scores
 from vla_jax.views import progressive_masks
 
@@ -48,11 +48,11 @@ def recipe(options: Options) -> Recipe:
     chosen, rejected = 0, views
 
     def make_views(
-        image: UInt8[Array, "y x 3"], box: Float[Array, "4"], key: PRNGKeyArray
+        image: UInt8[Array, "y x 3"], key_object: KeyObject, key: PRNGKeyArray
     ) -> UInt8[Array, "v y x 3"]:
         del key
         return progressive_masks(
-            image, box, views, outline=options.visual_prompt, outline_width=options.outline_width
+            image, key_object.box, views, outline=options.visual_prompt, outline_width=options.outline_width
         )
 
     def objective(scores: Scores) -> Objective:

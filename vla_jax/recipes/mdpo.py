@@ -7,11 +7,11 @@ one, must be likelier under the image than under a small random crop of it, and 
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from vla_jax.objectives import anchor, dpo
 from vla_jax.recipes.measures import preference_metrics
-from vla_jax.recipes.recipe import Objective, Recipe, per_example
+from vla_jax.recipes.recipe import KeyObject, Objective, Recipe, per_example
 from vla_jax.scoring import Candidate, Scores
 from vla_jax.views import random_resized_crop
 
@@ -43,9 +43,9 @@ def recipe(options: Options) -> Recipe:
     smallest, largest = options.crop_area
 
     def make_views(
-        image: UInt8[Array, "y x 3"], box: Float[Array, "4"], key: PRNGKeyArray
+        image: UInt8[Array, "y x 3"], key_object: KeyObject, key: PRNGKeyArray
     ) -> UInt8[Array, "2 y x 3"]:
-        del box
+        del key_object
         return jnp.stack([image, random_resized_crop(image, key, area=(smallest, largest))])
 
     def objective(scores: Scores) -> Objective:

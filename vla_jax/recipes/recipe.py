@@ -7,13 +7,26 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
-from vla_jax.scoring import Candidate, Scores
+from vla_jax.scoring import Candidate, Scores, TeacherForced
 
 _NOT_METHODS = ("recipe", "measures")
 
-MakeView = Callable[[UInt8[Array, "y x 3"], Float[Array, "4"], PRNGKeyArray], UInt8[Array, "v y x 3"]]
+
+class KeyObject(NamedTuple):
+    """The object that an answer is about, in pixels of the fitted image.
+
+    Attributes:
+      box: (x0, y0, x1, y1); empty where there is nothing.
+      mask: its pixels, those of its box where the data has no mask; None where the recipe reads none.
+    """
+
+    box: Float[Array, "4"]
+    mask: Bool[Array, "y x"] | None
+
+
+MakeViews = Callable[[UInt8[Array, "y x 3"], KeyObject, PRNGKeyArray], UInt8[Array, "v y x 3"]]
 
 
 class Objective(NamedTuple):
@@ -38,27 +51,44 @@ class Recipe:
     Attributes:
       responses: roles of the responses it reads, in the order of the batch's response axis.
       view_names: what each view shows, for people.
-      make_views: one image, the box of its key object and a key of randomness -> its views.
-      candidates: which responses are read under which views.
+      make_views: one image, its key object and a key of randomness -> its views.
+      candidates: which responses are read under which views. Responses made (see `made`) stand behind those
+        of the data, and views that no candidate reads stand behind the others.
       objective: scores -> losses and metrics.
       needs_reference: whether candidates are scored under the frozen reference too.
+      made: responses that the model training starts from makes by teacher forcing, fixed once a record.
       image_words: whether the objective reads what the image tokens alone say of the words.
+      sequences: whether the objective reads a reward head, which is then trained too.
+      masks: whether `make_views` reads the key object's mask.
+      changes: whether the objective reads which tokens set the first two responses apart.
+      tile_by_tile: whether views of an image in tiles are the views of its tiles; boxes and masks are not
+        known there.
       further_turns: whether turns that follow the first answer are read and scored as part of it.
     """
 
     responses: tuple[str, ...]
     view_names: tuple[str, ...]
-    make_views: MakeView
+    make_views: MakeViews
     candidates: tuple[Candidate, ...]
     objective: Callable[[Scores], Objective]
     needs_reference: bool = True
+    made: tuple[TeacherForced, ...] = ()
     image_words: bool = False
+    sequences: bool = False
+    masks: bool = False
+    changes: bool = False
     further_turns: bool = False
+    tile_by_tile: bool = False
+
+    @property
+    def candidate_views(self) -> int:
+        """How many of the views candidates are read under."""
+        return 1 + max(candidate.view for candidate in self.candidates)
 
 
-def original(image: UInt8[Array, "y x 3"], box: Float[Array, "4"], key: PRNGKeyArray) -> Array:
+def original(image: UInt8[Array, "y x 3"], key_object: KeyObject, key: PRNGKeyArray) -> Array:
     """The one view of recipes that only compare texts."""
-    del box, key
+    del key_object, key
     return image[None]
 
 

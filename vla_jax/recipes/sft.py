@@ -25,6 +25,7 @@ def recipe(options: Options) -> Recipe:
         make_views=original,
         candidates=(Candidate(view=0, response=0),),
         objective=objective,
+        tile_by_tile=True,
         needs_reference=False,
         further_turns=True,
     )

@@ -9,17 +9,30 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from vla_jax.models import llava
+from vla_jax.models import llama, llava, reward
+from vla_jax.models.compute import Compute
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params
 from vla_jax.scoring.image_words import image_word_log_likelihood
-from vla_jax.scoring.plain import token_log_probs
+from vla_jax.scoring.vocabulary import chosen_log_probs, likeliest_tokens
 from vla_jax.views import normalise
+
+Model = tuple[Params, Adapter | None]
 
 
 class Candidate(NamedTuple):
     """One response read under one view, as indices into a recipe's views and responses."""
+
+    view: int
+    response: int
+
+
+class TeacherForced(NamedTuple):
+    """A response that a model makes: at every place of `response`, the token it holds likeliest under `view`.
+
+    What stands before that place is the given response, not the made one.
+    """
 
     view: int
     response: int
@@ -32,14 +45,18 @@ class Scores(flax.struct.PyTreeNode):
       policy_tokens: float32 log-probabilities under the policy, 0 at padding.
       reference_tokens: the same under the frozen reference; None where the recipe needs none.
       mask: True at tokens that count.
+      changed: True at tokens that set the response apart from the others; None where it is not asked for.
       image_words: log-likelihood of each candidate's words as read off the image alone (see
         `image_words.py`); None where the recipe does not ask for it.
+      sequences: what the reward head says of each candidate; None where the recipe does not ask for it.
     """
 
     policy_tokens: Float[Array, "b c t"]
     reference_tokens: Float[Array, "b c t"] | None
     mask: Bool[Array, "b c t"]
+    changed: Bool[Array, "b c t"] | None = None
     image_words: Float[Array, "b c"] | None = None
+    sequences: Float[Array, "b c"] | None = None
 
     @property
     def policy(self) -> Float[Array, "b c"]:
@@ -53,14 +70,23 @@ class Scores(flax.struct.PyTreeNode):
         Raises:
           ValueError: where no reference was scored.
         """
-        if self.reference_tokens is None:
-            raise ValueError("this recipe was scored without a reference; set needs_reference=True in it")
-        return jnp.sum(self.reference_tokens * self.mask, axis=-1)
+        return jnp.sum(self._reference_tokens * self.mask, axis=-1)
 
     @property
     def log_ratios(self) -> Float[Array, "b c"]:
         """log policy - log reference of each candidate; a reward is beta times it."""
-        return self.policy - self.reference
+        return jnp.sum((self.policy_tokens - self._reference_tokens) * self.mask, axis=-1)
+
+    @property
+    def mean_log_ratios(self) -> Float[Array, "b c"]:
+        """The same, a mean over each candidate's counted tokens; 0 where it has none."""
+        return self.log_ratios / jnp.maximum(jnp.sum(self.mask, axis=-1), 1)
+
+    @property
+    def _reference_tokens(self) -> Float[Array, "b c t"]:
+        if self.reference_tokens is None:
+            raise ValueError("this recipe was scored without a reference; set needs_reference=True in it")
+        return self.reference_tokens
 
 
 class Prompted(NamedTuple):
@@ -70,6 +96,7 @@ class Prompted(NamedTuple):
       prefix_tokens, prefix_mask: prompts with expanded image placeholders, left-padded [b s].
       response_tokens, response_mask: responses, right-padded [b r t].
       scored: which response tokens count [b r t].
+      changed: which of them set a response apart from the others [b r t]; None where nothing asks.
     """
 
     prefix_tokens: Int[Array, "b s"]
@@ -77,65 +104,177 @@ class Prompted(NamedTuple):
     response_tokens: Int[Array, "b r t"]
     response_mask: Bool[Array, "b r t"]
     scored: Bool[Array, "b r t"]
+    changed: Bool[Array, "b r t"] | None = None
+
+
+class ReferenceScores(NamedTuple):
+    """What the frozen reference says of a batch; it can be computed once and kept.
+
+    Attributes:
+      tokens: float32 log-probabilities of every candidate's tokens [b c t].
+      made: the responses that it made by teacher forcing [b m t]; m is often 0.
+    """
+
+    tokens: Float[Array, "b c t"]
+    made: Int[Array, "b m t"]
+
+
+def encode_views(
+    config: LlavaConfig,
+    model: Model,
+    views: UInt8[Array, "b v *k y x 3"],
+    layout: Int[Array, "b n"] | None = None,
+) -> Float[Array, "b v n d"]:
+    """Image tokens of every view; the tower runs once a view.
+
+    Args:
+      config: the model.
+      model: its parameters and adapter.
+      views: images as 0 to 255 (floats, to differentiate by them); with a layout, k tiles of each.
+      layout: order of the tokens of images in tiles, see `llava.anyres_features`.
+    """
+    params, adapter = model
+    pixels = normalise(views, config.vision.pixel_mean, config.vision.pixel_std)
+    flat = rearrange(pixels, "b v ... -> (b v) ...")
+    if layout is None:
+        features = llava.image_features(params, config, flat, adapter)
+    else:
+        order = jnp.repeat(layout, views.shape[1], axis=0)
+        features = llava.anyres_features(params, config, flat, order, adapter)
+    return rearrange(features, "(b v) n d -> b v n d", v=views.shape[1])
+
+
+def same_eyes(policy: Model, reference: Model) -> bool:
+    """Whether both models see through the very same arrays, known at trace time."""
+
+    def eyes(model: Model) -> list[Array]:
+        names = ("vision", "projector", "newline")
+        return jax.tree.leaves([{name: part.get(name) for name in names} for part in model if part])
+
+    theirs = eyes(reference)
+    return len(eyes(policy)) == len(theirs) and all(a is b for a, b in zip(eyes(policy), theirs, strict=True))
+
+
+def reference_scores(
+    config: LlavaConfig,
+    model: Model,
+    features: Float[Array, "b v n d"],
+    prompted: Prompted,
+    candidates: Sequence[Candidate],
+    made: Sequence[TeacherForced] = (),
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
+) -> ReferenceScores:
+    """Scores every candidate under a model that is not trained; nothing of it is differentiated.
+
+    Args:
+      config: the model.
+      model: its parameters and adapter.
+      features: image tokens of each view, as this model sees them.
+      prompted: prompts and responses.
+      candidates: which responses are read under which views; responses made stand behind the given ones.
+      made: the responses that this model makes.
+      compute: how the language model is computed.
+    """
+    params, adapter = model
+    rows, _, length = prompted.response_tokens.shape
+    tokens = jnp.zeros((rows, 0, length), jnp.int32)
+    if made:
+        states = llava.branch_states(params, config, features, *prompted[:4], made, adapter, compute)
+        given = prompted.response_mask[:, [response for _, response in made]]
+        tokens = jnp.where(given, likeliest_tokens(llama.output_matrix(params["language"]), states), 0)
+    complete = with_made(prompted, tokens, made)
+    states = llava.branch_states(params, config, features, *complete[:4], candidates, adapter, compute)
+    log_probs = _log_probs(params, states, complete, candidates)
+    return jax.lax.stop_gradient(ReferenceScores(log_probs, tokens))
+
+
+def with_made(prompted: Prompted, tokens: Int[Array, "b m t"], made: Sequence[TeacherForced]) -> Prompted:
+    """The prompts with made responses behind the given ones, as long as those they were made from."""
+    if not made:
+        return prompted
+    sources = [response for _, response in made]
+
+    def extended(given: Array) -> Array:
+        return jnp.concatenate([given, given[:, sources]], axis=1)
+
+    return prompted._replace(
+        response_tokens=jnp.concatenate([prompted.response_tokens, tokens], axis=1),
+        response_mask=extended(prompted.response_mask),
+        scored=extended(prompted.scored),
+        changed=None if prompted.changed is None else extended(prompted.changed),
+    )
 
 
 def score(
     config: LlavaConfig,
-    policy: tuple[Params, Adapter | None],
-    reference: tuple[Params, Adapter | None] | None,
-    views: UInt8[Array, "b v y x 3"],
+    policy: Model,
+    features: Float[Array, "b v n d"],
     prompted: Prompted,
     candidates: Sequence[Candidate],
+    reference: ReferenceScores | None = None,
+    *,
     image_words: bool = False,
+    sequences: bool = False,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> Scores:
-    """Scores every candidate under the policy and, where one is given, the reference.
-
-    The vision tower runs once a view. The reference shares the policy's features where nothing before the
-    language model differs between them, and is never differentiated.
+    """Scores every candidate under the policy, beside what the reference said.
 
     Args:
       config: the model.
-      policy: parameters and adapter of the policy.
-      reference: the same of the reference; None scores none.
-      views: images, uint8.
-      prompted: prompts and responses.
+      policy: its parameters and adapter.
+      features: image tokens of each view, as the policy sees them.
+      prompted: prompts and responses, made ones among them.
       candidates: which responses are read under which views.
+      reference: see `reference_scores`.
       image_words: also score what the policy's image tokens alone say.
+      sequences: also read the reward head at each candidate's last token.
+      compute: how the language model is computed.
     """
-    pairs = [(candidate.view, candidate.response) for candidate in candidates]
-
-    def run(model: tuple[Params, Adapter | None], features: Float[Array, "b v n d"]) -> Array:
-        return token_log_probs(*model, config, features, *prompted[:4], candidates=pairs)
-
-    features = encode_views(config, policy, views)
-    reference_tokens = None
-    if reference is not None:
-        shared = _same_eyes(policy, reference)
-        own = features if shared else encode_views(config, reference, views)
-        reference_tokens = jax.lax.stop_gradient(run(reference, jax.lax.stop_gradient(own)))
-    bag = None
+    params, adapter = policy
+    responses = [candidate.response for candidate in candidates]
+    bag = rewards = None
     if image_words:
-        bag = image_word_log_likelihood(policy[0], features, prompted.response_tokens, prompted.scored, pairs)
-    scored = prompted.scored[:, [candidate.response for candidate in candidates]]
-    return Scores(run(policy, features), reference_tokens, scored, bag)
+        bag = image_word_log_likelihood(
+            params, features, prompted.response_tokens, prompted.scored, candidates
+        )
+    if sequences:
+        # A state of a branch has read what stands before its token; the head reads the end of sequence too.
+        prompted = _one_longer(prompted)
+    states = llava.branch_states(params, config, features, *prompted[:4], candidates, adapter, compute)
+    if sequences:
+        ends = rearrange(prompted.response_mask[:, responses], "b c t -> (b c) t")
+        after = jnp.pad(ends[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+        flat = rearrange(states, "b c t d -> (b c) t d")
+        rewards = reward.rewards(params["reward"], flat, after).reshape(states.shape[:2])
+    return Scores(
+        policy_tokens=_log_probs(params, states, prompted, candidates),
+        reference_tokens=None if reference is None else reference.tokens,
+        mask=prompted.scored[:, responses],
+        changed=None if prompted.changed is None else prompted.changed[:, responses],
+        image_words=bag,
+        sequences=rewards,
+    )
 
 
-def encode_views(
-    config: LlavaConfig, model: tuple[Params, Adapter | None], views: UInt8[Array, "b v y x 3"]
-) -> Float[Array, "b v n d"]:
-    """Image tokens of every view."""
-    params, adapter = model
-    pixels = normalise(views, config.vision.pixel_mean, config.vision.pixel_std)
-    flat = rearrange(pixels, "b v y x c -> (b v) y x c")
-    features = llava.image_features(params, config, flat, adapter)
-    return rearrange(features, "(b v) n d -> b v n d", v=views.shape[1])
+def _log_probs(
+    params: Params, states: Float[Array, "b c t d"], prompted: Prompted, candidates: Sequence[Candidate]
+) -> Float[Array, "b c t"]:
+    """Log-probabilities of the tokens that the states predict, 0 at padding."""
+    responses = [candidate.response for candidate in candidates]
+    matrix = llama.output_matrix(params["language"])
+    log_probs = chosen_log_probs(matrix, states, prompted.response_tokens[:, responses])
+    return jnp.where(prompted.response_mask[:, responses], log_probs, 0.0)
 
 
-def _same_eyes(policy: tuple[Params, Adapter | None], reference: tuple[Params, Adapter | None]) -> bool:
-    """Whether both models see through the very same arrays, known at trace time."""
+def _one_longer(prompted: Prompted) -> Prompted:
+    """Responses with one more place of padding."""
 
-    def eyes(model: tuple[Params, Adapter | None]) -> list[Array]:
-        return jax.tree.leaves([{k: part.get(k) for k in ("vision", "projector")} for part in model if part])
+    def longer(array: Array) -> Array:
+        return jnp.pad(array, ((0, 0), (0, 0), (0, 1)))
 
-    theirs = eyes(reference)
-    return len(eyes(policy)) == len(theirs) and all(a is b for a, b in zip(eyes(policy), theirs, strict=True))
+    return prompted._replace(
+        response_tokens=longer(prompted.response_tokens),
+        response_mask=longer(prompted.response_mask),
+        scored=longer(prompted.scored),
+        changed=None if prompted.changed is None else longer(prompted.changed),
+    )

@@ -1,25 +1,35 @@
 """Builds the parts of a run from its configuration."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vla_jax.data import Batch, BatchPlan, DataError, Encoder, RecordReport, Source, batches
+from vla_jax.data.batches import reader
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.reference_cache import ReferenceCache
 from vla_jax.data.sources import corpus, open_source
 from vla_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from vla_jax.data.world import WorldConfig
 from vla_jax.interop import Model
 from vla_jax.models import LlamaConfig, LlavaConfig, LoraConfig, ViTConfig, llava, lora, parameters
-from vla_jax.parallel import make_mesh, parameter_shardings, replicated
-from vla_jax.recipes import Recipe, named
+from vla_jax.models.compute import Compute
+from vla_jax.models.parameters import Params
+from vla_jax.parallel import batch_sharding, make_mesh, parameter_shardings, replicated
+from vla_jax.recipes import Recipe, available, named
 from vla_jax.training.loop import fit
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from vla_jax.training.step import Method
+from vla_jax.training.reference import fill, identity
+from vla_jax.training.step import Method, Trained
 
 # Records of a file that are read whole before the first step.
 _CHECKED_RECORDS = 2000
@@ -63,9 +73,21 @@ def encoder_of(config: ConfigDict, model: Model, recipe: Recipe | None = None) -
         num_image_tokens=model.config.num_image_tokens,
         responses=recipe.responses if recipe else (),
         further_turns=recipe.further_turns if recipe else False,
+        masks=recipe.masks if recipe else False,
+        changes=recipe.changes if recipe else False,
         max_prompt_length=config.data.max_prompt_length,
         max_completion_length=config.data.max_completion_length,
+        length_multiple=config.data.length_multiple,
     )
+
+
+def _with_reward_head(model: Model, seed: int) -> Model:
+    """The model with a freshly drawn linear layer that reads a reward."""
+    config = replace(model.config, reward_head=True)
+    fresh = parameters.initialise(
+        {"reward": llava.table(config)["reward"]}, jax.random.fold_in(jax.random.key(seed), 2)
+    )
+    return replace(model, config=config, params={**model.params, **fresh}, origin="")
 
 
 @dataclass(frozen=True)
@@ -93,50 +115,39 @@ class Run:
         """Which records make which batch."""
         return BatchPlan(len(self.source), self.config.train.batch_size, self.config.seed)
 
-    def open_batches(self, start: int) -> Iterator[Batch]:
-        """Batches from step `start` on."""
+    def open_batches(self, start: int, reference: ReferenceCache | None = None) -> Iterator[Batch]:
+        """Batches from step `start` on, with what the reference said of them where it is kept."""
         return batches(
             self.source,
             self.encoder,
             self.plan,
             start=start,
             stop=self.config.train.steps,
-            skip_bad_records=self.config.data.on_bad_record == "skip",
+            skip_bad_records=self._skips,
             report=self.report,
             threads=self.config.data.threads,
+            reference=None if reference is None else reference.read,
         )
 
     def train(self, workdir: Path, title: str) -> Model:
         """Trains, or goes on training, in `workdir`; returns the trained model."""
-        config, base = self.config, self.model.params
-        table = llava.table(self.model.config)
-        full, rows = config.lora.rank == 0, config.train.batch_size
-        low_rank = None if full else LoraConfig(**config.lora.to_dict())
-        optimizer = OptimizerConfig(**config.optimizer.to_dict())
+        config, rows = self.config, self.config.train.batch_size
         mesh = make_mesh(**config.mesh.to_dict())
-        placement = parameter_shardings(mesh, base, parameters.logical_axes(table))
-        placed = jax.device_put(base, placement)
-        frozen, free = parameters.split(placed, config.train.frozen)
-        method = Method(
-            self.model.config,
-            self.recipe,
-            make_optimizer(optimizer, config.train.steps, table),
-            full,
-            config.seed,
-            bool(frozen),
+        placement = parameter_shardings(
+            mesh, self.model.params, parameters.logical_axes(llava.table(self.model.config))
         )
-        if low_rank is None:
-            # A copy: the step donates what it trains, and the base may be the reference still.
-            trained = jax.tree.map(jnp.copy, free)
-        else:
-            key = jax.random.fold_in(jax.random.key(config.seed), 1)
-            trained = jax.device_put(lora.initialise(table, low_rank, key), replicated(mesh))
+        base = jax.device_put(self.model.params, placement)
+        method, trained = self.method(), self._initial(base, mesh)
+        reference = self.reference(method, base, mesh) if config.reference.mode == "cached" else None
+        reads_base = trained.adapter is not None or config.train.frozen
+        scores_base = self.recipe.needs_reference and reference is None
+        optimizer = OptimizerConfig(**config.optimizer.to_dict())
         schedule = make_schedule(optimizer, config.train.steps)
         state = fit(
             method,
             method.init(trained),
-            placed if method.needs_base else {},
-            self.open_batches,
+            base if reads_base or scores_base else {},
+            lambda start: self.open_batches(start, reference),
             steps=config.train.steps,
             microbatches=max(1, rows // (config.train.microbatch_size or rows)),
             workdir=workdir,
@@ -149,9 +160,94 @@ class Run:
             },
             title=title,
         )
+        changed = parameters.overlay(base, state.trained.params)
+        origin = "" if state.trained.params else self.model.origin
+        return replace(
+            self.model, params=changed, adapter=state.trained.adapter, lora=self.low_rank, origin=origin
+        )
+
+    @property
+    def low_rank(self) -> LoraConfig | None:
+        """The adapter's shape; None where all parameters are trained."""
+        return LoraConfig(**self.config.lora.to_dict()) if self.config.lora.rank else None
+
+    @property
+    def _skips(self) -> bool:
+        return self.config.data.on_bad_record == "skip"
+
+    def method(self) -> Method:
+        """What is static in a step."""
+        config = self.config
+        return Method(
+            self.model.config,
+            self.recipe,
+            make_optimizer(
+                OptimizerConfig(**config.optimizer.to_dict()),
+                config.train.steps,
+                llava.table(self.model.config),
+            ),
+            config.seed,
+            Compute(**config.compute.to_dict()),
+            config.lora.dropout if config.lora.rank else 0.0,
+        )
+
+    def _initial(self, base: Params, mesh: Mesh) -> Trained:
+        """What is trained, as it begins."""
+        low_rank = self.low_rank
         if low_rank is None:
-            return replace(self.model, params=parameters.overlay(placed, state.trained), origin="")
-        return replace(self.model, params=base, adapter=state.trained, lora=low_rank)
+            adapter, whole = None, parameters.split(base, self.config.train.frozen)[1]
+        else:
+            key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+            adapter = lora.initialise(llava.table(self.model.config), low_rank, key)
+            adapter = jax.device_put(adapter, replicated(mesh))
+            whole = parameters.split(base, whole_beside_adapter(low_rank, self.recipe))[0]
+        # A copy: the step donates what it trains, and the base may be the reference still.
+        return Trained(adapter, jax.tree.map(jnp.copy, whole))
+
+    def reference(self, method: Method, base: Params, mesh: Mesh) -> ReferenceCache:
+        """The reference cache, complete for the records that this run reads.
+
+        Raises:
+          StaleCacheError: where there is one of another model, of other views or of other data.
+        """
+        config, encoder = self.config, self.encoder
+        known = identity(self.model, self.recipe, encoder, config.seed)
+        cache = ReferenceCache(
+            reference_folder(config, known),
+            known,
+            records=len(self.source),
+            candidates=len(self.recipe.candidates),
+            made=len(self.recipe.made),
+            length=encoder.max_completion_length,
+        )
+        read = [self.plan.indices(step) for step in range(config.train.steps)]
+        fill(
+            cache,
+            method,
+            base,
+            np.concatenate(read),
+            reader(self.source, encoder, self._skips, self.report),
+            encoder,
+            config.train.microbatch_size or config.train.batch_size,
+            lambda batch: jax.device_put(batch, batch_sharding(mesh)),
+        )
+        return cache
+
+
+def reference_folder(config: ConfigDict, known: Mapping[str, Any]) -> Path:
+    """Where a run's reference cache lies: beside a data file, else with the base models it belongs to."""
+    if config.reference.path:
+        return Path(config.reference.path)
+    if config.data.path:
+        return Path(f"{config.data.path}.reference") / config.recipe
+    digest = hashlib.sha256(json.dumps([known, world_of(config, 0).__dict__]).encode()).hexdigest()
+    return Path(config.base.cache) / f"reference-{config.data.source}-{digest[:10]}"
+
+
+def whole_beside_adapter(low_rank: LoraConfig, recipe: Recipe) -> str:
+    """Pattern of the parameters that are trained whole beside an adapter; a new reward head is one."""
+    patterns = [low_rank.modules_to_save, "^reward/" if recipe.sequences else ""]
+    return "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
 
 
 def assemble(config: ConfigDict, model: Model) -> Run:
@@ -172,12 +268,21 @@ def assemble(config: ConfigDict, model: Model) -> Run:
             f"all parameters are trained, but they are {halves.pop()}, which rounds most updates away; set "
             "lora.rank, or import the model with --dtype=float32"
         )
-    if model.config.anyres:
-        raise ValueError(
-            "a LLaVA-NeXT cannot be trained yet: views of an image in tiles are still to come; evaluate, "
-            "generate and convert do work"
-        )
     recipe = recipe_of(config)
+    if model.config.anyres and not recipe.tile_by_tile:
+        raise ValueError(
+            f"recipe {config.recipe!r} makes views of whole images, and this LLaVA-NeXT reads tiles; take "
+            f"one of {', '.join(name for name in available() if named(name).tile_by_tile)}, or a LLaVA-1.5"
+        )
+    if recipe.sequences and not model.config.reward_head:
+        model = _with_reward_head(model, config.seed)
+    if config.lora.rank and config.lora.modules_to_save:
+        chosen, others = parameters.split(model.params, config.lora.modules_to_save)
+        if not (chosen and others):
+            raise ValueError(
+                f"lora.modules_to_save={config.lora.modules_to_save!r} matches "
+                f"{'every' if chosen else 'no'} parameter; paths look like 'projector/fc1'"
+            )
     source = open_source(config.data.to_dict(), world_of(config, model.config.vision.image_size))
     frozen, free = parameters.split(model.params, config.train.frozen)
     if config.train.frozen and not (frozen and free):

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from vla_jax.data.sources import PREFERENCE_FOLDER
 from vla_jax.data.world import WorldConfig
 from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
-from vla_jax.recipes import available, default_options, named
+from vla_jax.models.compute import Compute
+from vla_jax.recipes import Recipe, available, default_options, named
 from vla_jax.training.optimizer import OptimizerConfig
+from vla_jax.training.reference import MODES
 
 
 def default_config() -> ConfigDict:
@@ -56,8 +59,14 @@ def default_config() -> ConfigDict:
                 "flip_labels": False,  # world_preference: the shuffled-labels control
                 "max_prompt_length": 52,  # tokens, the image's counted; a longer prompt is an error
                 "max_completion_length": 76,  # tokens; a longer completion is cut and counted
+                # A batch is padded to the next multiple of this, up to the limits; 0 always pads to them.
+                "length_multiple": 0,
                 "threads": 1,  # batches prepared at a time
             },
+            # `mode`: online scores the frozen reference in every step; cached does so once a record and keeps
+            # it, in `path` or, by default, beside the data.
+            "reference": {"mode": "online", "path": ""},
+            "compute": asdict(Compute()),
             "train": {
                 "steps": 1000,
                 "batch_size": 32,
@@ -104,7 +113,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: names the field and what to do.
     """
-    named(config.recipe, config.options.get(config.recipe, ConfigDict()).to_dict())
+    recipe = named(config.recipe, config.options.get(config.recipe, ConfigDict()).to_dict())
     for recipe, options in config.options.items():
         defaults = default_options(recipe)
         changed = [k for k, v in options.items() if _plain(v) != _plain(defaults[k])]
@@ -120,12 +129,16 @@ def check(config: ConfigDict) -> None:
     OptimizerConfig(**config.optimizer.to_dict())
     if config.lora.rank:
         LoraConfig(**config.lora.to_dict())
+    compute = Compute(**config.compute.to_dict())
+    compute.check_machine(jax.default_backend())
+    if config.reference.mode not in MODES:
+        raise ValueError(f"reference.mode is {config.reference.mode!r}; choose one of {', '.join(MODES)}")
     rows, part = config.train.batch_size, config.train.microbatch_size
     if part < 0 or (0 < part < rows and rows % part):
         raise ValueError(
             f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
         )
-    for field, reason in _idle(config):
+    for field, reason in _idle(config, recipe):
         if _plain(_field(config, field)) != _plain(_field(default_config(), field)):
             raise ValueError(f"{field} is set, but {reason} would ignore it; leave it at its default")
     if config.optimizer.name == "muon" and config.lora.rank:
@@ -136,7 +149,7 @@ def check(config: ConfigDict) -> None:
         raise ValueError("base.model and base.config both say where training starts; set one of them to ''")
 
 
-def _idle(config: ConfigDict) -> Iterator[tuple[str, str]]:
+def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Fields or sections that the rest of the configuration leaves unread, with what makes them so."""
     if config.data.source == PREFERENCE_FOLDER:
         yield "data.size", f"data.source={config.data.source}"
@@ -150,8 +163,14 @@ def _idle(config: ConfigDict) -> Iterator[tuple[str, str]]:
     else:
         yield "lora.alpha", "lora.rank=0"
         yield "lora.targets", "lora.rank=0"
+        yield "lora.dropout", "lora.rank=0"
+        yield "lora.modules_to_save", "lora.rank=0"
     if config.optimizer.name != "muon":
         yield "optimizer.matrix_learning_rate", f"optimizer.name={config.optimizer.name}"
+    if config.reference.mode != "cached":
+        yield "reference.path", f"reference.mode={config.reference.mode}"
+    elif not recipe.needs_reference:
+        yield "reference.mode", f"recipe={config.recipe}, which has no reference,"
     if config.base.model:
         yield "model", "the shape of base.model"
     elif config.base.config and "model" not in config.base.inherit:

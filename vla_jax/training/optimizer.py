@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules from optax."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,8 @@ class OptimizerConfig:
         0.2; Liu et al. 2025, arXiv:2502.16982); the schedule is the same.
       beta1, beta2, weight_decay: AdamW's; Muon shares the decay.
       max_grad_norm: gradients are scaled down to this global norm.
+      projector_learning_rate, vision_learning_rate, head_learning_rate: peaks for parameters of these parts
+        that are trained whole (the head is what gives logits or rewards); 0 takes `learning_rate`.
     """
 
     name: str = "adamw"
@@ -41,12 +44,34 @@ class OptimizerConfig:
     beta2: float = 0.999
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    projector_learning_rate: float = 0.0
+    vision_learning_rate: float = 0.0
+    head_learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
             raise ValueError(f"optimizer.name is {self.name!r}; choose one of {', '.join(OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"optimizer.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
+        if self.name == "muon" and any(self._own_rates.values()):
+            raise ValueError("learning rates of parts are for optimizer.name='adamw'; leave them at 0")
+        if any(self._own_rates.values()) and not self.learning_rate:
+            raise ValueError("learning rates of parts need an optimizer.learning_rate above 0")
+
+    @property
+    def _own_rates(self) -> dict[str, float]:
+        return {
+            r"^params/(projector/|newline)": self.projector_learning_rate,
+            r"^params/vision/": self.vision_learning_rate,
+            r"^params/(language/head|reward/)": self.head_learning_rate,
+        }
+
+    def relative_rate(self, path: str) -> float:
+        """A parameter's learning rate as a multiple of `learning_rate`; paths are `params/vision/...`."""
+        for pattern, rate in self._own_rates.items():
+            if rate and re.search(pattern, path):
+                return rate / self.learning_rate
+        return 1.0
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
@@ -65,8 +90,21 @@ def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, table: Table) -> optax.GradientTransformation:
-    """The optimizer behind global-norm clipping; `table` tells matrices of linear layers."""
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), _optimizer(config, steps, table))
+    """The optimizer of a `Trained` behind global-norm clipping; `table` tells matrices of linear layers."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        _optimizer(config, steps, table),
+        optax.stateless(lambda updates, _: _scaled(updates, config)),
+    )
+
+
+def _scaled(updates: Any, config: OptimizerConfig) -> Any:
+    """Updates of parts with a learning rate of their own: AdamW's are proportional to it."""
+
+    def scale(path: Any, update: jax.Array) -> jax.Array:
+        return update * config.relative_rate(jax.tree_util.keystr(path, simple=True, separator="/"))
+
+    return jax.tree_util.tree_map_with_path(scale, updates)
 
 
 def _optimizer(config: OptimizerConfig, steps: int, table: Table) -> optax.GradientTransformation:
@@ -81,7 +119,9 @@ def _optimizer(config: OptimizerConfig, steps: int, table: Table) -> optax.Gradi
         adam_b2=config.beta2,
         adam_weight_decay=decay,
         adam_learning_rate=schedule,
-        muon_weight_dimension_numbers=lambda params: _matrices(params, table),
+        muon_weight_dimension_numbers=lambda trained: trained._replace(
+            params=_matrices(trained.params, table)
+        ),
         consistent_rms=0.2,
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -12,13 +12,37 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int, UInt8
 
 from vla_jax.data import Batch
+from vla_jax.models import lora
+from vla_jax.models.compute import Compute
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params, overlay
-from vla_jax.recipes import Recipe
-from vla_jax.scoring.scores import Prompted, score
+from vla_jax.recipes import KeyObject, Recipe
+from vla_jax.scoring import (
+    Prompted,
+    ReferenceScores,
+    Scores,
+    encode_views,
+    reference_scores,
+    same_eyes,
+    score,
+    with_made,
+)
+from vla_jax.scoring.scores import Model
 
 Metrics = Mapping[str, Float[Array, ""]]
+
+
+class Trained(NamedTuple):
+    """What a run trains.
+
+    Attributes:
+      adapter: a LoRA adapter; None where there is none.
+      params: parameters trained whole: some beside an adapter, else all that are not frozen.
+    """
+
+    adapter: Adapter | None
+    params: Params
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -26,12 +50,12 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: updates done.
-      trained: the adapter, or where there is none the parameters that are not frozen.
+      trained: what is trained.
       optimizer_state: optax's.
     """
 
     step: Int[Array, ""]
-    trained: Any
+    trained: Trained
     optimizer_state: optax.OptState
 
 
@@ -43,49 +67,129 @@ class Method:
       model: shape of the model.
       recipe: the method.
       optimizer: of the trained tree.
-      full: parameters themselves are trained, not an adapter.
-      seed: of the recipe's random views.
-      frozen: some parameters stay as they are.
+      seed: of the recipe's random views and of dropout.
+      compute: how the language model is computed.
+      dropout: of the adapter's inputs.
     """
 
     model: LlavaConfig
     recipe: Recipe
     optimizer: optax.GradientTransformation
-    full: bool
     seed: int
-    frozen: bool = False
+    compute: Compute = Compute()
+    dropout: float = 0.0
 
-    def init(self, trained: Any) -> TrainState:
+    def init(self, trained: Trained) -> TrainState:
         """The state before the first step."""
         return TrainState(jnp.int32(0), trained, self.optimizer.init(trained))
 
-    @property
-    def needs_base(self) -> bool:
-        """Whether a step reads parameters it does not train: frozen, below an adapter, or the reference."""
-        return not self.full or self.recipe.needs_reference or self.frozen
-
-    def policy(self, trained: Any, base: Params) -> tuple[Params, Adapter | None]:
+    def policy(self, trained: Trained, base: Params, step: Int[Array, ""] | int = 0) -> Model:
         """Parameters and adapter of the policy."""
-        return (overlay(base, trained), None) if self.full else (base, trained)
+        adapter = trained.adapter
+        if adapter is not None and self.dropout:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _DROPOUT), step)
+            adapter = lora.with_dropout(adapter, self.dropout, key)
+        return overlay(base, trained.params), adapter
 
-    def reference(self, base: Params) -> tuple[Params, None] | None:
-        """The model training started from: the base with the adapter off, or the frozen copy of it."""
-        return (base, None) if self.recipe.needs_reference else None
+    def reference_scores(
+        self, base: Params, batch: Batch, policy: Model | None = None, features: Array | None = None
+    ) -> ReferenceScores:
+        """What the model that training starts from says of a batch.
+
+        It is the base with the adapter off, or the frozen copy where all parameters are trained.
+
+        Args:
+          base: its parameters.
+          batch: the batch.
+          policy, features: a policy and the views as it sees them, shared where both see alike.
+        """
+        recipe, reference = self.recipe, (base, None)
+        if features is None or policy is None or not same_eyes(policy, reference):
+            features = encode_views(
+                self.model, reference, make_views(recipe, batch, self.seed), _on_device(batch.layout)
+            )
+        return reference_scores(
+            self.model,
+            reference,
+            jax.lax.stop_gradient(features),
+            prompted_of(batch),
+            recipe.candidates,
+            recipe.made,
+            self.compute,
+        )
+
+    def scores(self, trained: Trained, base: Params, batch: Batch, step: Int[Array, ""] | int = 0) -> Scores:
+        """Scores of a batch under the policy, beside the reference's: those in the batch, or made here."""
+        views = make_views(self.recipe, batch, self.seed)
+        return self.scores_of_views(trained, base, batch, views, step)
+
+    def scores_of_views(
+        self, trained: Trained, base: Params, batch: Batch, views: Array, step: Int[Array, ""] | int = 0
+    ) -> Scores:
+        """The same, of views made already; floats can be differentiated by."""
+        recipe, policy, layout = self.recipe, self.policy(trained, base, step), _on_device(batch.layout)
+        known = None if batch.reference is None else ReferenceScores(*map(jnp.asarray, batch.reference))
+        if known is not None or not recipe.needs_reference:
+            # What only the reference looked at need not be looked at again.
+            views = views[:, : recipe.candidate_views]
+        features = encode_views(self.model, policy, views, layout)
+        if known is None and recipe.needs_reference:
+            known = self.reference_scores(base, batch, policy, features)
+        return score(
+            self.model,
+            policy,
+            features,
+            prompted_of(batch) if known is None else with_made(prompted_of(batch), known.made, recipe.made),
+            recipe.candidates,
+            known,
+            image_words=recipe.image_words,
+            sequences=recipe.sequences,
+            compute=self.compute,
+        )
 
 
-def make_views(recipe: Recipe, batch: Batch, seed: int) -> UInt8[Array, "b v y x 3"]:
+# Set apart from the keys of views, which are records' hashes.
+_DROPOUT = 0x0D20
+
+
+def _on_device(array: Any) -> Any:
+    return None if array is None else jnp.asarray(array)
+
+
+def prompted_of(batch: Batch) -> Prompted:
+    """The token side of a batch."""
+    return Prompted(
+        prefix_tokens=jnp.asarray(batch.prefix_tokens),
+        prefix_mask=jnp.asarray(batch.prefix_mask),
+        response_tokens=jnp.asarray(batch.response_tokens),
+        response_mask=jnp.asarray(batch.response_mask),
+        scored=jnp.asarray(batch.scored),
+        changed=_on_device(batch.changed),
+    )
+
+
+def make_views(recipe: Recipe, batch: Batch, seed: int) -> UInt8[Array, "b v *k y x 3"]:
     """The recipe's views of every image, their randomness keyed by (seed, record), never by the step."""
 
-    def one(image: Array, box: Array, record_id: Array) -> Array:
-        return recipe.make_views(image, box, jax.random.fold_in(jax.random.key(seed), record_id))
+    def one(image: Array, box: Array, mask: Array | None, key: Array) -> Array:
+        return recipe.make_views(image, KeyObject(box, mask), key)
 
-    return jax.vmap(one)(*map(jnp.asarray, (batch.images, batch.boxes, batch.record_ids)))
+    def row(image: Array, box: Array, mask: Array | None, record_id: Array) -> Array:
+        key = jax.random.fold_in(jax.random.key(seed), record_id)
+        if batch.layout is None:
+            return one(image, box, mask, key)
+        keys = jax.random.split(key, len(image))
+        return jax.vmap(one, in_axes=(0, None, None, 0), out_axes=1)(image, box, mask, keys)
+
+    columns = (batch.images, batch.boxes, batch.masks, batch.record_ids)
+    return jax.vmap(row)(*map(_on_device, columns))
 
 
 def view_strips(recipe: Recipe, batch: Batch, seed: int, limit: int) -> UInt8[Array, "b v y x 3"]:
-    """The views of a batch's first rows, for people to look at."""
-    rows = Batch(*(column[:limit] for column in batch))
-    return jax.jit(make_views, static_argnums=(0, 2))(recipe, rows, seed)
+    """The views of a batch's first rows, for people to look at; of an image in tiles, its first tile."""
+    rows = jax.tree.map(lambda column: column[:limit], batch)
+    views = jax.jit(make_views, static_argnums=(0, 2))(recipe, rows, seed)
+    return views if batch.layout is None else views[:, :, 0]
 
 
 class Sums(flax.struct.PyTreeNode):
@@ -113,19 +217,11 @@ class Sums(flax.struct.PyTreeNode):
         return {"loss": self.losses / self.denominator, **{k: v / rows for k, v in self.metrics.items()}}
 
 
-def sums_of(method: Method, trained: Any, base: Params, batch: Batch) -> Sums:
+def sums_of(
+    method: Method, trained: Trained, base: Params, batch: Batch, step: Int[Array, ""] | int = 0
+) -> Sums:
     """Losses, denominators and metrics, summed over the rows; rows of weight 0 count in none of them."""
-    prompted = Prompted(*map(jnp.asarray, batch[2:7]))
-    scores = score(
-        method.model,
-        method.policy(trained, base),
-        method.reference(base),
-        make_views(method.recipe, batch, method.seed),
-        prompted,
-        method.recipe.candidates,
-        method.recipe.image_words,
-    )
-    losses, denominators, metrics = method.recipe.objective(scores)
+    losses, denominators, metrics = method.recipe.objective(method.scores(trained, base, batch, step))
     present = batch.weights > 0
 
     def total(values: Float[Array, " b"]) -> Float[Array, ""]:
@@ -136,16 +232,21 @@ def sums_of(method: Method, trained: Any, base: Params, batch: Batch) -> Sums:
 
 
 def gradients_and_metrics(
-    method: Method, trained: Any, base: Params, batch: Batch, microbatches: int = 1
-) -> tuple[Any, Metrics]:
+    method: Method,
+    trained: Trained,
+    base: Params,
+    batch: Batch,
+    microbatches: int = 1,
+    step: Int[Array, ""] | int = 0,
+) -> tuple[Trained, Metrics]:
     """Gradients of the batch's loss and its metrics, computed in so many parts, one after the other.
 
     Sums and denominators are carried, so the parts give what the whole would, whatever their tokens weigh.
     """
 
-    def gradients_of(part: Batch) -> tuple[Any, Sums]:
-        def losses(trained: Any) -> tuple[Float[Array, ""], Sums]:
-            sums = sums_of(method, trained, base, part)
+    def gradients_of(part: Batch) -> tuple[Trained, Sums]:
+        def losses(trained: Trained) -> tuple[Float[Array, ""], Sums]:
+            sums = sums_of(method, trained, base, part, step)
             return sums.losses, sums
 
         return jax.grad(losses, has_aux=True)(trained)
@@ -171,7 +272,9 @@ def make_step(
     """The jit-compiled step (state, base parameters, batch) -> (state, metrics); the old state is donated."""
 
     def step(state: TrainState, base: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-        gradients, metrics = gradients_and_metrics(method, state.trained, base, batch, microbatches)
+        gradients, metrics = gradients_and_metrics(
+            method, state.trained, base, batch, microbatches, state.step
+        )
         updates, optimizer_state = method.optimizer.update(gradients, state.optimizer_state, state.trained)
         metrics = {**metrics, "grad_norm": optax.tree.norm(gradients)}
         trained = optax.apply_updates(state.trained, updates)

@@ -1,12 +1,13 @@
 """Random crops (mDPO's conditional view)."""
 
-import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, UInt8
 
 
+@partial(jax.jit, static_argnames=("area", "aspect"))
 def random_resized_crop(
     image: UInt8[Array, "y x 3"],
     key: PRNGKeyArray,
@@ -19,8 +20,9 @@ def random_resized_crop(
     Args:
       image: uint8 RGB.
       key: fixes the crop; draw it from (seed, record), so that policy and reference see the same one.
-      area: bounds of the crop's share of the image, drawn uniformly.
-      aspect: bounds of its width / height, drawn log-uniformly.
+      area: bounds of the crop's share of the image, drawn uniformly and always kept.
+      aspect: bounds of its width / height, drawn log-uniformly between those of them with which a crop of
+        that share fits into the image; the nearest that fits where none does.
 
     Raises:
       ValueError: where a bound is out of order, or an area outside (0, 1].
@@ -34,7 +36,9 @@ def random_resized_crop(
     height, width = image.shape[:2]
     area_key, aspect_key, x_key, y_key = jax.random.split(key, 4)
     share = jax.random.uniform(area_key, minval=area[0], maxval=area[1])
-    ratio = jnp.exp(jax.random.uniform(aspect_key, minval=math.log(aspect[0]), maxval=math.log(aspect[1])))
+    fitting = share * width / height, width / (share * height)
+    bounds = jnp.log(jnp.clip(jnp.array(aspect), *fitting))
+    ratio = jnp.exp(jax.random.uniform(aspect_key, minval=bounds[0], maxval=bounds[1]))
     crop_width = jnp.minimum(jnp.sqrt(share * height * width * ratio), width)
     crop_height = jnp.minimum(jnp.sqrt(share * height * width / ratio), height)
     left = jax.random.uniform(x_key) * (width - crop_width)

@@ -1,0 +1,223 @@
+"""A training step of TRL's `DPOTrainer` against ours: same checkpoint, adapter, records, optimizer.
+
+    python -m benchmarks.step_vs_trl                          # both; its last lines are the two ratios
+    python -m benchmarks.step_vs_trl --skip-trl --steps=3     # ours alone, to tune it
+
+A LLaVA of 63 million parameters with random weights reads 576 image tokens, a prompt of about 60 and answers
+of 90 to 180; LoRA of rank 8 on every linear layer of the language model, 2 pairs a step, float32, two cores.
+Each side has a process of its own and waits while another works; the order changes from round to round. Only
+steps are timed, on batches that are there before: losses, gradients, clipping, optimizer. TRL runs without
+gradient checkpointing, which is faster than its default (`--trl-checkpointing`).
+
+Asserted: all read the same ids. Printed: losses at step 0, rewards after three steps, the share of the
+machine's peak in float32 matrix products that our step reaches (its program's products, padding included),
+and the most memory that each process held, compiling included.
+
+Needs PyTorch and `trl==1.16.*`. Goals on two cores: `online` (the reference is computed in the step, by both)
+at least 4, `cached` (ours has it from before; TRL refuses that where there are images) at least 5.5.
+"""
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.step_inputs import Ready, Settings, Step
+
+CORES = 2
+COMPARED_AFTER = 3  # steps
+TRL, ONLINE, CACHED = "TRL", "online", "cached"
+
+
+def main() -> None:
+    """Command line."""
+    options = _options()
+    cache = Path(options.cache)
+    checkpoint = cache / "checkpoint"
+    if not checkpoint.is_dir():
+        print(f"making {checkpoint}")
+        subprocess.run([sys.executable, "-m", "benchmarks.step_checkpoint", str(checkpoint)], check=True)
+    settings = Settings(
+        checkpoint,
+        cache / "adapter",
+        options.warmup + options.steps,
+        gradient_checkpointing=options.trl_checkpointing,
+    )
+    shutil.rmtree(settings.adapter, ignore_errors=True)
+    sides = [TRL] * (not options.skip_trl) + [ONLINE] + [CACHED] * (not options.skip_cached)
+    with ExitStack() as stack:
+        # One after the other: the first writes the adapter that the others read.
+        workers = {side: stack.enter_context(Worker(side, settings)) for side in sides}
+        compare_reads({side: worker.ready for side, worker in workers.items()})
+        steps, peaks = take_steps(workers, settings.steps)
+        memory = {side: worker.last() for side, worker in workers.items()}
+    report(steps, {side: worker.ready for side, worker in workers.items()}, memory, peaks, options.warmup)
+
+
+class Worker:
+    """One side in a process of its own; `with` it, it is ready."""
+
+    def __init__(self, side: str, settings: Settings):
+        self.side = side
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(side, theirs, settings), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.ready: Ready = self.last()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.connection.close()
+        if any(error):
+            self.process.terminate()
+        self.process.join()
+
+    def ask(self, request: str) -> Any:
+        """Its answer to "step", "rewards" or "product"."""
+        self.connection.send(request)
+        return self.last()
+
+    def last(self) -> Any:
+        """What it says next of its own accord.
+
+        Raises:
+          SystemExit: where it ended without a word.
+        """
+        try:
+            return self.connection.recv()
+        except EOFError:
+            raise SystemExit(f"the process of {self.side} ended; what it printed above says why") from None
+
+
+def compare_reads(ready: Mapping[str, Ready]) -> None:
+    """Says what is read, and asserts that every side reads the same.
+
+    Raises:
+      SystemExit: where ids differ; says where.
+    """
+    (first, expected), *others = ready.items()
+    for side, other in others:
+        for step, (ours, theirs) in enumerate(zip(other.reads, expected.reads, strict=True)):
+            if ours != theirs:
+                raise SystemExit(f"{side} reads other ids than {first} in step {step}: {ours} {theirs}")
+    pairs = [pair for batch in expected.reads for pair in batch]
+    prompts = [len(pair[0].ids) - pair[0].scored for pair in pairs]
+    answers = [read.scored for pair in pairs for read in pair]
+    counts = ", ".join(f"{each.parameters:,} parameters for {side}" for side, each in ready.items())
+    print(
+        f"{counts}\n{len(pairs)} pairs: prompts of {min(prompts)} to {max(prompts)} ids, the image's among "
+        f"them, answers of {min(answers)} to {max(answers)}; the same ids on every side"
+    )
+
+
+def take_steps(workers: Mapping[str, Worker], count: int) -> tuple[dict[str, list[Step]], list[float]]:
+    """The steps of every side, taken in turn, and what the machine could do (FLOP/s) in each round.
+
+    On the way, losses and rewards are compared.
+    """
+    taken: dict[str, list[Step]] = {side: [] for side in workers}
+    peaks = []
+    sides = list(workers)
+    for number in range(count):
+        peaks.append(workers[ONLINE].ask("product"))
+        first = number % len(sides)
+        for side in sides[first:] + sides[:first]:
+            taken[side].append(workers[side].ask("step"))
+        line = ", ".join(f"{side} {taken[side][-1].seconds:.2f} s" for side in sides)
+        print(f"step {number}: {line} (peak {peaks[-1] / 1e9:.0f} GFLOP/s)", flush=True)
+        if number == 0:
+            for name in ("loss", "logps/chosen", "logps/rejected"):
+                compare(f"{name} at step 0", {side: taken[side][0].metrics[name] for side in sides})
+        if number + 1 == COMPARED_AFTER:
+            compare(
+                f"rewards after {COMPARED_AFTER} steps, pair by pair, chosen and rejected",
+                {side: worker.ask("rewards") for side, worker in workers.items()},
+            )
+    return taken, peaks
+
+
+def compare(what: str, values: Mapping[str, Any]) -> None:
+    """Prints values side by side, with the largest relative difference of any from the first."""
+    arrays = {side: np.ravel(value) for side, value in values.items()}
+    (_, expected), *others = arrays.items()
+    line = "; ".join(
+        f"{side} {' '.join(f'{value:.6g}' for value in array)}" for side, array in arrays.items()
+    )
+    apart = max((float(np.max(np.abs(array / expected - 1))) for _, array in others), default=0.0)
+    print(f"{what}: {line}; at most {apart:.1e} apart")
+
+
+def report(
+    steps: Mapping[str, Sequence[Step]],
+    ready: Mapping[str, Ready],
+    memory: Mapping[str, int],
+    peaks: Sequence[float],
+    warmup: int,
+) -> None:
+    """Prints what came out, the ratios last."""
+    peak = max(peaks)
+    print(
+        f"peak of this machine: {peak / 1e9:.0f} GFLOP/s in a float32 matrix product under JAX; at least "
+        f"{min(peaks) / 1e9:.0f} in every round (far less means that it was busy with something else)"
+    )
+    timed = {side: [step.seconds for step in taken[warmup:]] for side, taken in steps.items()}
+    for side, seconds in timed.items():
+        line = f"{side}: {median(seconds):.2f} s a step ({min(seconds):.2f} to {max(seconds):.2f})"
+        if ready[side].flops:
+            rates = [flops / s for flops, s in zip(ready[side].flops[warmup:], seconds, strict=True)]
+            line += f", {median(rates) / 1e9:.0f} GFLOP/s, {median(rates) / peak:.0%} of the peak"
+        if ready[side].compile_seconds:
+            line += f"; compiled in {ready[side].compile_seconds:.0f} s"
+        print(
+            f"{line}; {ready[side].prepare_seconds:.2f} s to make a batch, not counted; at most "
+            f"{memory[side] / 2**30:.2f} GiB held, {ready[side].bytes / 2**30:.2f} before any computation"
+        )
+    for side in (ONLINE, CACHED):
+        if TRL in timed and side in timed:
+            ratio = median(theirs / ours for theirs, ours in zip(timed[TRL], timed[side], strict=True))
+            print(f"ratio {side} {ratio:.2f}")
+
+
+def _serve(side: str, connection: Connection, settings: Settings) -> None:
+    """Runs in the side's own process. Frameworks are imported there only: neither sees the other."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    if side == TRL:
+        from benchmarks.step_of_trl import serve
+
+        serve(connection, settings)
+    else:
+        from benchmarks.step_of_ours import serve as serve_ours
+
+        serve_ours(connection, settings, cached=side == CACHED)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=8, help="timed steps of each side")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before those")
+    parser.add_argument("--cache", default="runs/step_vs_trl", help="where the checkpoint is kept")
+    parser.add_argument("--skip-trl", action="store_true", help="ours alone")
+    parser.add_argument("--skip-cached", action="store_true", help="only with the reference in the step")
+    parser.add_argument("--trl-checkpointing", action="store_true", help="TRL's default, slower")
+    options = parser.parse_args()
+    if options.steps < 1 or options.warmup + options.steps < COMPARED_AFTER + 1:
+        parser.error(f"at least {COMPARED_AFTER + 1} steps, warm-up included, are needed")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""LPOI for LLaVA-1.5-13B: as for 7B, on more devices.
+
+python -m vla_jax.convert import llava-hf/llava-1.5-13b-hf models/llava-1.5-13b
+"""
+
+from ml_collections import ConfigDict
+
+from configs import llava15_7b_lpoi
+
+
+def get_config() -> ConfigDict:
+    config = llava15_7b_lpoi.get_config()
+    config.base.model = "models/llava-1.5-13b"
+    return config

@@ -1,0 +1,64 @@
+"""How a model is computed, apart from what it computes: kernels, and what the backward pass keeps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+ATTENTION_BACKENDS = ("xla", "splash", "cudnn")
+REMAT_POLICIES = ("none", "block", "dots", "offload")
+# Kinds of machine on which a backend has been compared with the plain one.
+_VERIFIED = {"xla": ("cpu", "gpu", "tpu"), "splash": ("cpu",), "cudnn": ()}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the language model is computed; no choice changes what it computes, beyond rounding.
+
+    Attributes:
+      attention: "xla" (any machine), "splash" (TPU, a Pallas kernel; interpreted on a CPU) or "cudnn" (GPU,
+        half precision).
+      remat: what the backward pass finds in memory: "none" keeps every intermediate value, "block" the input
+        of each layer and computes the rest again, "dots" the results of matrix products with weights,
+        "offload" the same in the host's memory.
+      allow_unverified: use an attention backend on a kind of machine where it has not been compared yet.
+
+    Raises:
+      ValueError: where there is no such choice.
+    """
+
+    attention: str = "xla"
+    remat: str = "none"
+    allow_unverified: bool = False
+
+    def __post_init__(self) -> None:
+        for field, known in (("attention", ATTENTION_BACKENDS), ("remat", REMAT_POLICIES)):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"compute.{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}"
+                )
+
+    def check_machine(self, platform: str) -> None:
+        """Refuses an attention backend that has not been verified on this kind of machine.
+
+        Raises:
+          ValueError: says how to use it all the same.
+        """
+        if platform not in _VERIFIED[self.attention] and not self.allow_unverified:
+            raise ValueError(
+                f"compute.attention={self.attention!r} has not been compared with the plain attention on a "
+                f"{platform}; take 'xla', or set compute.allow_unverified=True and compare yourself"
+            )
+
+    def checkpointed(self, block: Callable[..., Any]) -> Callable[..., Any]:
+        """A layer's function that keeps for the backward pass what `remat` says."""
+        if self.remat == "none":
+            return block
+        policies = jax.checkpoint_policies
+        policy = {
+            "block": policies.nothing_saveable,
+            "dots": policies.dots_with_no_batch_dims_saveable,
+            "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+        }[self.remat]
+        return jax.checkpoint(block, policy=policy, prevent_cse=False)
