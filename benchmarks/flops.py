@@ -1,4 +1,4 @@
-"""FLOPs of one training example for LLaVA-1.5-7B, counted in the program itself, for every layout of candidates.
+"""FLOPs of one training example for LLaVA-1.5-7B, counted in the program, for every layout of candidates.
 
     make flops        or: python -m benchmarks.flops
 

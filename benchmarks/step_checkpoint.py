@@ -18,18 +18,17 @@ from vla_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from vla_jax.interop import Model, export_model
 from vla_jax.models import LlamaConfig, LlavaConfig, Parameter, ViTConfig, llava, parameters
 
-# As deep as two cores allow: the output matrix, a large share of so small a model, weighs the less.
+# As in LLaVA-1.5, embeddings and output matrix are two, and an image takes 576 tokens.
 VISION = ViTConfig(
-    image_size=336, patch_size=14, hidden_size=384, intermediate_size=1280, num_layers=5, num_heads=6
+    image_size=336, patch_size=14, hidden_size=384, intermediate_size=1024, num_layers=3, num_heads=6
 )
 LANGUAGE = LlamaConfig(
     vocab_size=32_000,
     hidden_size=512,
     intermediate_size=1376,
-    num_layers=12,
+    num_layers=8,
     num_heads=8,
     num_kv_heads=8,
-    tie_embeddings=True,
 )
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "

@@ -31,7 +31,7 @@ class Settings:
       beta: scale of the rewards.
       rank, alpha: of LoRA.
       learning_rate: constant, and large, so that three steps move the rewards to where they can be compared.
-      beta1, beta2, epsilon, weight_decay, max_grad_norm: AdamW's.
+      beta1, beta2, epsilon, weight_decay, max_grad_norm: AdamW's; epsilon is the one that ours always has.
     """
 
     checkpoint: Path

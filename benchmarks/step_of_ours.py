@@ -62,7 +62,7 @@ class Trainer:
         for batch in shapes.values():
             self.trial(batch)
         self.compile_seconds = time.perf_counter() - started
-        # THE ONE PLACE where a step's work is counted: in its own program, padding included.
+        # Counted in the program itself, padding included.
         flops = {
             shape: program_flops(self.step, self.state, self.model.params, batch)
             for shape, batch in shapes.items()

@@ -1,10 +1,11 @@
-"""Every recipe on the built-in world, beside two controls, over several seeds.
+"""Every recipe on the built-in world beside two controls, and the main ablations, over several seeds.
 
     make table        or: python -m benchmarks.world_table --seeds=0,1,2 --runs=runs/table
 
-Prints two Markdown tables, the recipes with mean and spread and the demo's recipe seed by seed, and writes
-them, dated, to docs/world_table.md and between the marks in README.md. Stop it whenever you like: what is
-finished is kept, and the same command goes on with the rest.
+Prints Markdown tables, the recipes and the ablations with mean and spread and the demo's recipe seed by seed,
+and writes them, dated, to docs/world_table.md and the recipes' also between the marks in README.md. Stop it
+whenever you like: what is finished is kept, and the same command goes on with the rest. Seeds are finished
+one after the other; where not all are, the table says of each arm how many it stands on.
 """
 
 import argparse
@@ -29,8 +30,9 @@ _HEADINGS = {
     "mean_words": "words",
 }
 _BY_SEED = ("chair_s", "recall", "pope_f1")
-_DEMO = "lpoi"
+_DEMO, _BASE = "lpoi", "base (sft)"
 _DOCUMENT, _README = Path("docs/world_table.md"), Path("README.md")
+_FINDINGS = "## Findings"
 _BEGIN, _END = "<!-- table: written by `make table` -->\n", "<!-- end of table -->"
 
 
@@ -50,21 +52,45 @@ class Arm:
 
 
 ARMS = (
-    Arm("dpo", "configs/world_dpo.py"),
-    Arm("mdpo", "configs/world_mdpo.py"),
-    Arm("lpoi", "configs/world_lpoi.py"),
+    *(
+        Arm(name, f"configs/world_{name}.py")
+        for name in ("dpo", "mdpo", "lpoi", "adavip", "povid", "ipo", "slic", "rlhfv")
+    ),
     Arm("control: sft on chosen", "configs/world_dpo.py", ("recipe=sft",)),
     Arm("control: dpo, shuffled labels", "configs/world_dpo.py", ("data.flip_labels=True",)),
+)
+# Ablations, each against the arm before the colon.
+ABLATIONS = (
+    *(
+        Arm(f"lpoi: {name}", "configs/world_lpoi.py", tuple(f"options.lpoi.{o}" for o in options))
+        for name, options in {
+            "without dpo": ("text_weight=0.0",),
+            "without dpo and anchor": ("text_weight=0.0", "anchor_weight=0.0"),
+            "without visual prompt": ("visual_prompt=False",),
+            "L = 4": ("num_views=4",),
+            "L = 5": ("num_views=5",),
+        }.items()
+    ),
+    *(
+        Arm(f"adavip: {name}", "configs/world_adavip.py", (f"options.adavip.weighting={weighting}",))
+        for name, weighting in {"equal weights": "equal", "vision only": "vision"}.items()
+    ),
 )
 
 
 def run_arm(arm: Arm, seed: int, runs: Path, extra: Sequence[str]) -> dict:
     """Trains and evaluates one arm with one seed, unless its summary is there, and returns the summary."""
-    workdir = runs / f"{arm.name.replace(': ', '-').replace(', ', '-').replace(' ', '_')}-seed{seed}"
+    workdir = folder(arm, seed, runs)
     command = [sys.executable, "-m", "vla_jax.train", f"--config={arm.config}", f"--workdir={workdir}"]
     settings = (f"seed={seed}", *arm.overrides, *extra)
     subprocess.run([*command, *(f"--config.{setting}" for setting in settings)], check=True)
     return json.loads((workdir / "summary.json").read_text())
+
+
+def folder(arm: Arm, seed: int, runs: Path) -> Path:
+    """Where an arm runs with one seed."""
+    name = arm.name.replace(" = ", "").replace(": ", "-").replace(", ", "-").replace(" ", "_")
+    return runs / f"{name}-seed{seed}"
 
 
 def spread_table(results: dict[str, list[dict]]) -> str:
@@ -76,8 +102,8 @@ def spread_table(results: dict[str, list[dict]]) -> str:
             values = np.array([score[measure] for score in scores])
             spread = values.std(ddof=1) if len(values) > 1 else 0.0
             cells.append(f"{values.mean():.1f} ± {spread:.1f}")
-        rows.append([name, *cells])
-    return _table(["recipe", *_HEADINGS.values()], rows)
+        rows.append([name, *cells, str(len(scores))])
+    return _table(["recipe", *_HEADINGS.values(), "seeds"], rows)
 
 
 def seed_table(summaries: dict[int, dict]) -> str:
@@ -113,32 +139,50 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--runs", type=Path, default=Path("runs/table"))
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override in every arm")
+    parser.add_argument("--finished", action="store_true", help="tell of what is finished; train nothing")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
 
-    results: dict[str, list[dict]] = {"base (sft)": []}
+    results: dict[str, list[dict]] = {_BASE: []}
     demo: dict[int, dict] = {}
-    with tqdm(total=len(seeds) * len(ARMS), desc="table", unit="run") as bar:
+    arms = (*ARMS, *ABLATIONS)
+    with tqdm(total=len(seeds) * len(arms), desc="table", unit="run") as bar:
         for seed in seeds:
-            for arm in ARMS:
+            for arm in arms:
+                if arguments.finished and not (folder(arm, seed, arguments.runs) / "summary.json").is_file():
+                    continue
                 summary = run_arm(arm, seed, arguments.runs, arguments.set)
                 results.setdefault(arm.name, []).append(summary["after"])
                 if arm.name == _DEMO:
                     demo[seed] = summary
+                    results[_BASE].append(summary["before"])
                 bar.update()
-            results["base (sft)"].append(summary["before"])
-    n = results["base (sft)"][0]
+    n = results[_BASE][0]
     command = " ".join(["python -m benchmarks.world_table", *sys.argv[1:]])
     note = (
         f"{datetime.date.today()}, seeds {arguments.seeds}: mean ± standard deviation over seeds, in "
         f"percent; {n['n']} unbiased held-out scenes and {n['pope_n']} probes a seed, greedy answers, "
         f"{summary['steps']} steps of {summary['batch_size']}. `{command}`"
     )
-    text = f"{spread_table(results)}\n\n{seed_table(demo)}\n\n{note}"
-    _DOCUMENT.write_text(f"# Recipes on the built-in world\n\n{text}\n")
+    recipes = [_BASE, *(arm.name for arm in ARMS)]
+    compared = [arm.name for arm in ABLATIONS]
+    for ablated in dict.fromkeys(name.partition(":")[0] for name in compared[::-1]):
+        compared.insert(next(i for i, name in enumerate(compared) if name.startswith(f"{ablated}:")), ablated)
+    tables = [spread_table({name: results[name] for name in recipes if name in results}), seed_table(demo)]
+    ablations = spread_table({name: results[name] for name in compared if name in results})
+    text = "\n\n".join([*tables, note])
+    _DOCUMENT.write_text(
+        f"# Recipes on the built-in world\n\n{text}\n\n## Ablations\n\n{ablations}\n\n{_findings()}"
+    )
     if not sys.argv[1:]:
         write_between_marks(_README, text)
-    print(f"\n{text}")
+    print(f"\n{text}\n\n{ablations}")
+
+
+def _findings() -> str:
+    """What people wrote under the tables, kept as it stands."""
+    text = _DOCUMENT.read_text() if _DOCUMENT.is_file() else ""
+    return text[text.index(_FINDINGS) :] if _FINDINGS in text else f"{_FINDINGS}\n"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -28,16 +29,19 @@ from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
-from vla_jax.report import GalleryItem, ViewStrip, write_report
+from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
 from vla_jax.training.assembly import Run, assemble, fresh_model, world_of
 from vla_jax.training.configuration import check, fingerprint, plain
 from vla_jax.training.loop import Diverged, Interrupted
-from vla_jax.training.step import view_strips
+from vla_jax.training.saliency import saliency
+from vla_jax.training.step import Trained, view_strips
 from vla_jax.training.tracking import read_metrics
 from vla_jax.training.workdir import check_free, claim, write_json
 
 # The gallery's scenes are drawn this large: a reader should see them better than the model does.
 _GALLERY_SIZE = 216
+# Training examples whose views the report shows.
+_STRIPS = 4
 
 
 def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any]:
@@ -89,7 +93,7 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
         **{when: dict(e.scores) for when, e in (("before", before), ("after", after)) if e},
     }
     save_model(workdir / "model", trained)
-    _report(run, workdir, summary, before, after)
+    _report(run, trained, workdir, summary, before, after)
     write_json(workdir / "summary.json", summary)
     if after:
         print(table([(when, e) for when, e in (("before", before), ("after", after)) if e]))
@@ -174,7 +178,12 @@ def _evaluate_once(config: ConfigDict, model: Model, workdir: Path, when: str) -
 
 
 def _report(
-    run: Run, workdir: Path, summary: dict[str, Any], before: Evaluation | None, after: Evaluation | None
+    run: Run,
+    trained: Model,
+    workdir: Path,
+    summary: dict[str, Any],
+    before: Evaluation | None,
+    after: Evaluation | None,
 ) -> None:
     size = run.model.config.vision.image_size
     scenes, vocabulary = open_scenes(run.config, size)
@@ -187,22 +196,39 @@ def _report(
             record = scenes[index]
             objects = tuple(dict.fromkeys(o.name for o in record.objects if o.name))
             gallery.append(GalleryItem(record.image, objects, record.question, old, new))
-    batch = next(run.open_batches(0))
-    strips = []
-    for row, views in enumerate(view_strips(run.recipe, batch, run.config.seed, limit=4)):
-        ids = batch.response_tokens[row, 0][batch.response_mask[row, 0]]
-        response = run.model.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        strips.append(ViewStrip(np.asarray(views), run.recipe.view_names, response))
     write_report(
         workdir / "report.html",
         title=f"{run.config.recipe} on {run.config.data.source.replace('_', ' ')}",
         summary=summary,
         metrics=read_metrics(workdir / "metrics.jsonl"),
         gallery=gallery,
-        views=strips,
+        views=_strips(run, trained),
         vocabulary=vocabulary,
         config_text=json.dumps(plain(run.config), indent=2),
     )
+
+
+def _strips(run: Run, trained: Model) -> list[ViewStrip]:
+    """The views of the first examples, and where in the untouched image their losses look."""
+    batch = jax.tree.map(lambda column: column[:_STRIPS], next(run.open_batches(0)))
+    views, names = np.asarray(view_strips(run.recipe, batch, run.config.seed)), run.recipe.view_names
+    if run.config.evaluation.saliency:
+        method, base = run.method(), run.model.params
+        moments = {
+            "loss by pixel, before": Trained(None, {}),
+            "loss by pixel, after": Trained(trained.adapter, trained.params),
+        }
+        for moment in moments.values():
+            maps = np.asarray(saliency(method, moment, base, batch))[:, 0]
+            heats = [heat_over(row[0], values) for row, values in zip(views, maps, strict=True)]
+            views = np.concatenate([views, np.stack(heats)[:, None]], axis=1)
+        names = (*names, *moments)
+    strips = []
+    for row, pictures in enumerate(views):
+        ids = batch.response_tokens[row, 0][batch.response_mask[row, 0]]
+        response = run.model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        strips.append(ViewStrip(pictures, names, response))
+    return strips
 
 
 def main(argv: list[str]) -> None:

@@ -12,7 +12,7 @@ def scores(value: float) -> dict[str, float]:
 def test_spread_is_the_sample_standard_deviation_over_seeds():
     heads, rule, row = spread_table({"dpo": [scores(1.0), scores(2.0), scores(4.5)]}).splitlines()
     assert heads.startswith("| recipe | CHAIR_s |") and set(rule) <= set("|- ")
-    assert row == "| dpo |" + " 2.5 ± 1.8 |" * len(_HEADINGS)
+    assert row == "| dpo |" + " 2.5 ± 1.8 |" * len(_HEADINGS) + " 3 |"
 
 
 def test_one_seed_has_no_spread():

@@ -238,7 +238,8 @@ def test_a_recipe_makes_as_many_views_as_it_names_and_reads_them_all(name):
     np.testing.assert_array_equal(views[:, 0], batch.images)
     read = {view for view, _ in (*recipe.candidates, *recipe.made)}
     assert read == set(range(len(recipe.view_names)))
-    assert {candidate.response for candidate in recipe.candidates} == set(range(len(recipe.responses)))
+    responses = len(recipe.responses) + len(recipe.made)
+    assert {candidate.response for candidate in recipe.candidates} == set(range(responses))
 
 
 def test_lpoi_masks_the_box_more_and_more_and_outlines_it_unless_switched_off():

@@ -82,6 +82,7 @@ def default_config() -> ConfigDict:
                 "batch_size": 64,
                 "max_new_tokens": 40,
                 "gallery": 12,  # scenes shown in the report
+                "saliency": True,  # the report shows where the loss looks: its gradient by the pixels
             },
         }
     )
@@ -189,8 +190,28 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def fingerprint(config: ConfigDict) -> str:
-    """A short hash of the whole configuration."""
-    return hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()[:10]
+    """A short hash of what a configuration changes of the defaults; fields added later do not change it."""
+    changes = differences(plain(default_config()), plain(config))
+    return hashlib.sha256(json.dumps(changes).encode()).hexdigest()[:10]
+
+
+def changes_since(recorded: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Every field in which a configuration differs from one that a run recorded, as `a.b: old -> new`.
+
+    Fields that the run did not know yet had their defaults.
+    """
+    return differences(_completed(recorded, plain(default_config())), plain(config))
+
+
+def _completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and the defaults of what they lack."""
+    known = dict(values)
+    for name, default in defaults.items():
+        if name not in known:
+            known[name] = default
+        elif isinstance(default, Mapping) and isinstance(known[name], Mapping):
+            known[name] = _completed(known[name], default)
+    return known
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -185,10 +185,9 @@ def make_views(recipe: Recipe, batch: Batch, seed: int) -> UInt8[Array, "b v *k 
     return jax.vmap(row)(*map(_on_device, columns))
 
 
-def view_strips(recipe: Recipe, batch: Batch, seed: int, limit: int) -> UInt8[Array, "b v y x 3"]:
-    """The views of a batch's first rows, for people to look at; of an image in tiles, its first tile."""
-    rows = jax.tree.map(lambda column: column[:limit], batch)
-    views = jax.jit(make_views, static_argnums=(0, 2))(recipe, rows, seed)
+def view_strips(recipe: Recipe, batch: Batch, seed: int) -> UInt8[Array, "b v y x 3"]:
+    """The views of a batch, for people to look at; of an image in tiles, its first tile."""
+    views = jax.jit(make_views, static_argnums=(0, 2))(recipe, batch, seed)
     return views if batch.layout is None else views[:, :, 0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vla_jax.training.configuration import differences, plain
+from vla_jax.training.configuration import changes_since, plain
 
 _RECORD = "config.json"
 
@@ -25,7 +25,7 @@ def check_free(path: Path, config: ConfigDict) -> None:
     """
     record = path / _RECORD
     if record.is_file():
-        if changes := differences(json.loads(record.read_text()), plain(config)):
+        if changes := changes_since(json.loads(record.read_text()), config):
             raise WorkdirError(
                 f"{path} belongs to a run with another configuration ({'; '.join(changes)}); "
                 "choose another --workdir, or repeat the command that began it"
