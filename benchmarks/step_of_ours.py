@@ -17,8 +17,9 @@ from vla_jax.data.batches import Kept, collate
 from vla_jax.interop import Model, import_model
 from vla_jax.interop.peft import is_adapter, read_adapter
 from vla_jax.models import LoraConfig, llava, lora
+from vla_jax.models.compute import Compute
 from vla_jax.models.lora import Adapter
-from vla_jax.parallel import make_mesh
+from vla_jax.parallel import make_mesh, replicated
 from vla_jax.recipes import named
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vla_jax.training.step import Method, Metrics, Trained, make_step
@@ -26,6 +27,8 @@ from vla_jax.training.step import Method, Metrics, Trained, make_step
 # Batches are padded to the next multiple of this.
 LENGTH_MULTIPLE = 32
 SQUARE = 4096
+# Settings any user has, as config.compute.*.
+COMPUTE = Compute(unroll=True)
 
 
 class Trainer:
@@ -50,8 +53,10 @@ class Trainer:
             max_grad_norm=settings.max_grad_norm,
         )
         recipe = named("dpo", {"beta": settings.beta})
-        method = Method(config, recipe, make_optimizer(optimizer, settings.steps, table), seed=0)
-        self.state = method.init(Trained(first_adapter(self.model, settings), {}))
+        method = Method(config, recipe, make_optimizer(optimizer, settings.steps, table), 0, COMPUTE)
+        start = method.init(Trained(first_adapter(self.model, settings), {}))
+        # Placed as a step's own result is: else the second step would be compiled once more.
+        self.state = jax.device_put(start, replicated(mesh))
         self.step = make_step(method)
         self.batches, self.prepare_seconds = prepared(self.model, settings)
         self.loaded_bytes = peak_bytes()

@@ -241,7 +241,7 @@ def run_layers(
         compute.checkpointed(block),
         embeddings.astype(jnp.float32),
         layers,
-        unroll=config.num_layers if config.unroll else 1,
+        unroll=config.num_layers if config.unroll or compute.unroll else 1,
         length=config.num_layers,
     )
     return _rms_norm(x, params["norm"], config.rms_norm_eps).astype(embeddings.dtype), cache
