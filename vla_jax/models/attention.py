@@ -1,8 +1,11 @@
-"""Attention behind two functions, so that a backend can change without a model knowing.
+"""Attention behind three functions, so that a backend can change without a model knowing.
 
-`attention` takes any mask. `causal_attention` takes the one structure that training needs, a causal mask with
-an offset, padding and a window, as numbers, which kernels can use and masks of booleans cannot.
+`attention` takes any mask. `causal_attention` and `branch_attention` take the structures that training needs,
+a causal mask with an offset, padding and a window, or branches behind shared prefixes, as numbers, which
+kernels can use and masks of booleans cannot.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +109,135 @@ def _mixed(
     total = weights.sum(axis=-1, keepdims=True)
     mixed = jnp.einsum("bgts,bgsk->bgtk", weights.astype(v.dtype), v) / total.astype(v.dtype)
     return rearrange(mixed, "b g (r t) k -> b g r t k", r=repeats)
+
+
+def branch_attention(
+    queries: Float[Array, "b c t h k"],
+    prefix: tuple[Float[Array, "b v s g k"], Float[Array, "b v s g k"]],
+    own: tuple[Float[Array, "b c t g k"], Float[Array, "b c t g k"]],
+    prefix_valid: Bool[Array, "b s"],
+    own_valid: Bool[Array, "b c t"],
+    views: Sequence[int],
+    *,
+    window: int = 0,
+    backend: str = "xla",
+) -> Float[Array, "b c t h k"]:
+    """Attention of branches: each query sees the prefix that its branch follows, and its branch up to itself.
+
+    Args:
+      queries: of every branch.
+      prefix: keys and values of the shared prefixes.
+      own: keys and values of the branches, which stand right behind their prefixes.
+      prefix_valid, own_valid: False at padding.
+      views: which prefix each branch follows.
+      window, backend: see `causal_attention`.
+    """
+    if backend == "xla":
+        return _folded(queries, prefix, own, prefix_valid, own_valid, views, window)
+    count, start = len(views), prefix_valid.shape[1]
+
+    def joined(shared: Array, mine: Array) -> Array:
+        followed = jnp.stack([shared[:, view] for view in views], axis=1)
+        return rearrange(jnp.concatenate([followed, mine], axis=2), "b c s g k -> (b c) s g k")
+
+    rows = jnp.broadcast_to(prefix_valid[:, None], (len(prefix_valid), count, start))
+    valid = rearrange(jnp.concatenate([rows, own_valid], axis=2), "b c s -> (b c) s")
+    keys, values = (joined(shared, mine) for shared, mine in zip(prefix, own, strict=True))
+    flat = rearrange(queries, "b c t h k -> (b c) t h k")
+    mixed = causal_attention(flat, keys, values, valid, window=window, backend=backend)
+    return rearrange(mixed, "(b c) t h k -> b c t h k", c=count)
+
+
+def _folded(
+    queries: Float[Array, "b c t h k"],
+    prefix: tuple[Float[Array, "b v s g k"], Float[Array, "b v s g k"]],
+    own: tuple[Float[Array, "b c t g k"], Float[Array, "b c t g k"]],
+    prefix_valid: Bool[Array, "b s"],
+    own_valid: Bool[Array, "b c t"],
+    views: Sequence[int],
+    window: int,
+) -> Float[Array, "b c t h k"]:
+    """`branch_attention` without a copy of any prefix; views that as many branches follow go together."""
+    followers = {view: [c for c, followed in enumerate(views) if followed == view] for view in set(views)}
+    mixed: dict[int, Array] = {}
+    for count in {len(branches) for branches in followers.values()}:
+        shown = [view for view, branches in followers.items() if len(branches) == count]
+        order = [branch for view in shown for branch in followers[view]]
+
+        def grouped(array: Array, order: list[int] = order, count: int = count) -> Array:
+            return rearrange(_picked(array, order), "b (v m) ... -> b v m ...", m=count)
+
+        made = _folded_group(
+            grouped(queries),
+            [_picked(array, shown) for array in prefix],
+            [grouped(array) for array in own],
+            prefix_valid,
+            grouped(own_valid),
+            window,
+        )
+        mixed |= {branch: made[:, i // count, i % count] for i, branch in enumerate(order)}
+    return jnp.stack([mixed[branch] for branch in range(len(views))], axis=1)
+
+
+def _folded_group(
+    queries: Float[Array, "b v m t h k"],
+    prefix: Sequence[Float[Array, "b v s g k"]],
+    own: Sequence[Float[Array, "b v m t g k"]],
+    prefix_valid: Bool[Array, "b s"],
+    own_valid: Bool[Array, "b v m t"],
+    window: int,
+) -> Float[Array, "b v m t h k"]:
+    """m branches behind each of v prefixes: as queries of a prefix they are one, among themselves apart.
+
+    Both parts are exponentiated against one maximum and divided by one sum, so that it is one softmax.
+    """
+    rows, shown, count, length, heads, _ = queries.shape
+    sizes = {"b": rows, "v": shown, "m": count, "g": prefix[0].shape[3], "r": heads // prefix[0].shape[3]}
+    start = prefix_valid.shape[1]
+    near = start + np.arange(length)[:, None] - np.arange(start) < (window or start + length)
+    together, apart = "(b v) g (m r t)", "(b v m) g (r t)"
+
+    def weigh(layout: str, keys: Array, visible: Array | np.ndarray) -> Array:
+        q = rearrange(queries, f"b v m t (g r) k -> {layout} k", g=sizes["g"])
+        scores = jnp.einsum("bgtk,bgsk->bgts", q, keys, preferred_element_type=jnp.float32)
+        return jnp.where(visible, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+
+    def moved(array: Array, source: str, target: str) -> Array:
+        return rearrange(array, f"{source} k -> {target} k", **{name: sizes[name] for name in "bmr"})
+
+    near_valid = rearrange(near & prefix_valid[:, None], "b t s -> b 1 1 1 t s")
+    seen = jnp.broadcast_to(near_valid, (rows, shown, count, sizes["r"], length, start))
+    before = weigh(
+        together,
+        rearrange(prefix[0], "b v s g k -> (b v) g s k"),
+        rearrange(seen, "b v m r t s -> (b v) 1 (m r t) s"),
+    )
+    own_seen = causal_mask(length, length, window) & rearrange(own_valid, "b v m t -> (b v m) 1 1 1 t")
+    earlier = jnp.broadcast_to(own_seen, (len(own_seen), 1, sizes["r"], length, length))
+    after = weigh(
+        apart,
+        rearrange(own[0], "b v m t g k -> (b v m) g t k"),
+        rearrange(earlier, "b g r t s -> b g (r t) s"),
+    )
+    peaks = before.max(-1, keepdims=True), moved(after.max(-1, keepdims=True), apart, together)
+    peak = jax.lax.stop_gradient(jnp.maximum(*peaks))
+    before, after = jnp.exp(before - peak), jnp.exp(after - moved(peak, together, apart))
+
+    def taken(weights: Array, values: Array, layout: str) -> tuple[Array, Array]:
+        mixed = jnp.einsum("bgts,bgsk->bgtk", weights.astype(values.dtype), values)
+        total = weights.sum(-1, keepdims=True)
+        return moved(mixed, layout, "b v m t (g r)"), moved(total, layout, "b v m t (g r)")
+
+    shared, shared_sum = taken(before, rearrange(prefix[1], "b v s g k -> (b v) g s k"), together)
+    mine, my_sum = taken(after, rearrange(own[1], "b v m t g k -> (b v m) g t k"), apart)
+    return ((shared + mine) / (shared_sum + my_sum).astype(mine.dtype)).astype(queries.dtype)
+
+
+def _picked(array: Float[Array, "b c *e"], order: Sequence[int]) -> Float[Array, "b d *e"]:
+    """Some of the second axis, in this order."""
+    if list(order) == list(range(array.shape[1])):
+        return array
+    return jnp.stack([array[:, i] for i in order], axis=1)
 
 
 def causal_mask(queries: int, keys: int, window: int = 0) -> Bool[np.ndarray, "t s"]:

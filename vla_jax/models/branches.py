@@ -1,13 +1,14 @@
 """Branches that read on from shared prefixes, so that a prefix is computed once however many follow it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from vla_jax.models.attention import causal_attention
+from vla_jax.models.attention import branch_attention, causal_attention
 from vla_jax.models.compute import Compute
 from vla_jax.models.llama import LlamaConfig, run_layers
 from vla_jax.models.lora import Adapter
@@ -42,7 +43,7 @@ def branches(
       compute: kernels, and what the backward pass keeps.
     """
     compute.check_machine(jax.default_backend())
-    (rows, shared, start, _), (_, count, length, _) = prefixes.shape, responses.shape
+    (shared, start), (count, length) = prefixes.shape[1:3], responses.shape[1:3]
     split = shared * start
     # All of a row's tokens side by side: linear layers and norms need not know what belongs together.
     tokens = jnp.concatenate(
@@ -52,46 +53,34 @@ def branches(
     following = prefix_valid.sum(axis=1)[:, None] + jnp.arange(length)
     positions = jnp.concatenate([jnp.tile(place, (1, shared)), jnp.tile(following, (1, count))], axis=1)
     shared_valid = jnp.repeat(prefix_valid, shared, axis=0)
-    own_valid = jnp.concatenate(
-        [
-            jnp.broadcast_to(prefix_valid[:, None], (rows, count, start)),
-            response_valid,
-        ],
-        axis=2,
-    )
-    own_valid = rearrange(own_valid, "b c s -> (b c) s")
 
     def mix(q: Array, k: Array, v: Array, slides: Bool[Array, ""], past: None) -> tuple[Array, None]:
-        def parts(x: Array) -> tuple[Array, Array]:
-            return (
-                rearrange(x[:, :split], "b (v s) h k -> b v s h k", v=shared),
-                rearrange(x[:, split:], "b (c t) h k -> b c t h k", c=count),
-            )
-
-        def joined(x: tuple[Array, Array]) -> Array:
-            followed = jnp.stack([x[0][:, view] for view in views], axis=1)
-            return rearrange(jnp.concatenate([followed, x[1]], axis=2), "b c s h k -> (b c) s h k")
-
-        q_parts, k_parts, v_parts = parts(q), parts(k), parts(v)
+        asked = q.shape[1] - count * length  # of the prefixes; none in the last layer
 
         def attend(window: int) -> Array:
-            q, k, v = (rearrange(x[0], "b v s h k -> (b v) s h k") for x in (q_parts, k_parts, v_parts))
-            first = causal_attention(q, k, v, shared_valid, window=window, backend=compute.attention)
-            own = rearrange(q_parts[1], "b c t h k -> (b c) t h k")
-            second = causal_attention(
-                own, joined(k_parts), joined(v_parts), own_valid, window=window, backend=compute.attention
+            how: Any = {"window": window, "backend": compute.attention}
+            prefix, own = ((_apart(k[:, places], n), _apart(v[:, places], n)) for places, n in parts)
+            second = branch_attention(
+                _apart(q[:, asked:], count), prefix, own, prefix_valid, response_valid, views, **how
             )
-            return jnp.concatenate(
-                [
-                    rearrange(first, "(b v) s h k -> b (v s) h k", v=shared),
-                    rearrange(second, "(b c) t h k -> b (c t) h k", c=count),
-                ],
-                axis=1,
-            )
+            mixed = [rearrange(second, "b c t h k -> b (c t) h k")]
+            if asked:
+                queries, keys, values = (
+                    rearrange(x, "b v s h k -> (b v) s h k") for x in (_apart(q[:, :asked], shared), *prefix)
+                )
+                first = causal_attention(queries, keys, values, shared_valid, **how)
+                mixed.insert(0, rearrange(first, "(b v) s h k -> b (v s) h k", v=shared))
+            return jnp.concatenate(mixed, axis=1)
 
         if config.full_layers:
             return jax.lax.cond(slides, lambda: attend(config.sliding_window), lambda: attend(0)), None
         return attend(config.sliding_window), None
 
-    states, _ = run_layers(params, config, tokens, positions, mix, adapter, None, compute)
-    return rearrange(states[:, split:], "b (c t) d -> b c t d", c=count)
+    parts = ((slice(0, split), shared), (slice(split, None), count))
+    states, _ = run_layers(params, config, tokens, positions, mix, adapter, None, compute, needed_from=split)
+    return _apart(states, count)
+
+
+def _apart(x: Float[Array, "b ct *e"], count: int) -> Float[Array, "b c t *e"]:
+    """A row's tokens by the sequences they belong to."""
+    return rearrange(x, "b (c t) ... -> b c t ...", c=count)

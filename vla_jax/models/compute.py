@@ -22,8 +22,8 @@ class Compute:
       remat: what the backward pass finds in memory: "none" keeps every intermediate value, "block" the input
         of each layer and computes the rest again, "dots" the results of matrix products with weights,
         "offload" the same in the host's memory.
-      unroll: write the layers out instead of looping over them, whatever the model's own setting: small models
-        train a quarter faster on a CPU, and compile longer.
+      unroll: write the layers out instead of looping over them, whatever the model's own setting: small
+        models train a quarter faster on a CPU, and compile longer.
       allow_unverified: use an attention backend on a kind of machine where it has not been compared yet.
 
     Raises:

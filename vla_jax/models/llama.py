@@ -8,6 +8,7 @@ is read off the hidden states (logits at some positions, a reward) too.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -201,6 +202,7 @@ def run_layers(
     adapter: Adapter | None,
     cache: Cache | None,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
+    needed_from: int = 0,
 ) -> tuple[Float[Array, "b t d"], Cache | None]:
     """Hidden states after the last norm, where positions see each other as `mix` has it.
 
@@ -208,13 +210,16 @@ def run_layers(
       params, config, adapter, cache: as in `forward`.
       embeddings: inputs.
       positions: rotary position of each.
-      mix: the attention of a layer.
+      mix: the attention of a layer; of the last one it may be asked for the needed positions only.
       compute: what the backward pass keeps.
+      needed_from: the first position whose hidden state is asked for: of those before, the last layer
+        computes keys and values only, where the layers are written out. (A loop does the same in every layer,
+        and taking one layer out of it would copy the others' weights.)
     """
     cos, sin = _rotary(positions, config)
 
     def block(
-        x: Array, layer: tuple[Params, Adapter | None, Cache | None, Array]
+        x: Array, layer: tuple[Params, Adapter | None, Cache | None, Array], start: int = 0
     ) -> tuple[Array, Cache | None]:
         weights, low_rank, past, slides = layer
 
@@ -223,10 +228,11 @@ def run_layers(
             return apply(inputs, weights[f"{name}_proj"], adapter, weights.get(f"{name}_bias"))
 
         normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps).astype(embeddings.dtype)
-        q = rearrange(project(normed, "q"), "b t (h k) -> b t h k", k=config.head_size)
+        q = rearrange(project(normed[:, start:], "q"), "b t (h k) -> b t h k", k=config.head_size)
         k, v = (rearrange(project(normed, name), "b t (g k) -> b t g k", k=config.head_size) for name in "kv")
-        mixed, past = mix(_rotate(q, cos, sin), _rotate(k, cos, sin), v, slides, past)
-        x = x + project(rearrange(mixed, "b t h k -> b t (h k)"), "o")
+        q = _rotate(q, cos[:, start:], sin[:, start:])
+        mixed, past = mix(q, _rotate(k, cos, sin), v, slides, past)
+        x = x[:, start:] + project(rearrange(mixed, "b t h k -> b t (h k)"), "o")
         normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps).astype(embeddings.dtype)
         # In float32, and rounded once: XLA fuses it, so that half precision costs nothing here.
         gate, up = (project(normed, name).astype(jnp.float32) for name in ("gate", "up"))
@@ -237,13 +243,21 @@ def run_layers(
     layers = (params["layers"], part(adapter, "layers"), cache, slides)
     # What the layers add up is kept in float32 in half precision too: rounding the sum at every layer is what
     # would move log-probabilities most.
-    x, cache = jax.lax.scan(
-        compute.checkpointed(block),
-        embeddings.astype(jnp.float32),
-        layers,
-        unroll=config.num_layers if config.unroll or compute.unroll else 1,
-        length=config.num_layers,
-    )
+    x = embeddings.astype(jnp.float32)
+    if needed_from and (config.unroll or compute.unroll):
+        *before, last = (jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(config.num_layers))
+        for layer in before:
+            x, _ = compute.checkpointed(block)(x, layer)
+        x, _ = compute.checkpointed(partial(block, start=needed_from))(x, last)
+    else:
+        x, cache = jax.lax.scan(
+            compute.checkpointed(block),
+            x,
+            layers,
+            unroll=config.num_layers if config.unroll or compute.unroll else 1,
+            length=config.num_layers,
+        )
+        x = x[:, needed_from:]
     return _rms_norm(x, params["norm"], config.rms_norm_eps).astype(embeddings.dtype), cache
 
 
