@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table convert-7b lint format clean
+.PHONY: demo test smoke table convert-7b flops views step-vs-trl lint format clean
 .DEFAULT_GOAL := test
 
 demo: $(READY_DEMO)
@@ -27,6 +27,15 @@ table: $(READY_DEMO)
 
 convert-7b: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.convert_7b
+
+flops: $(READY_DEMO)
+	$(BIN)/python -m benchmarks.flops
+
+views: $(READY_DEMO)
+	$(BIN)/python -m benchmarks.views
+
+step-vs-trl: $(READY_TEST)
+	$(BIN)/python -m benchmarks.step_vs_trl
 
 test: $(READY_TEST)
 	$(PYTEST) -n $(PYTEST_WORKERS) --dist=loadfile $(PYTEST_ARGS)

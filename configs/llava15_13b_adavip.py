@@ -1,6 +1,6 @@
 """AdaViP for LLaVA-1.5-13B: as for 7B, in batches of 16, on more devices.
 
-python -m vla_jax.convert import llava-hf/llava-1.5-13b-hf models/llava-1.5-13b --dtype=float32
+python -m vla_jax.convert import --from=llava-hf/llava-1.5-13b-hf --to=models/llava-1.5-13b --dtype=float32
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """DPO for LLaVA-1.5-7B with LPOI's hyper-parameters; the other configs of LLaVA-1.5 begin here.
 
-    python -m vla_jax.convert import llava-hf/llava-1.5-7b-hf models/llava-1.5-7b
+    python -m vla_jax.convert import --from=llava-hf/llava-1.5-7b-hf --to=models/llava-1.5-7b
     python -m vla_jax.train --config=configs/llava15_7b_dpo.py --config.data.path=FILE --workdir=DIR
 
 LoRA of rank 8 on every linear layer of the language model, batch 64, one epoch of 10,000 pairs (LPOI, section

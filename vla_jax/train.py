@@ -213,7 +213,9 @@ def _strips(run: Run, trained: Model) -> list[ViewStrip]:
     batch = jax.tree.map(lambda column: column[:_STRIPS], next(run.open_batches(0)))
     views, names = np.asarray(view_strips(run.recipe, batch, run.config.seed)), run.recipe.view_names
     if run.config.evaluation.saliency:
-        method, base = run.method(), run.model.params
+        # The base as it was loaded may lie elsewhere than what was trained.
+        places = jax.tree.map(lambda leaf: leaf.sharding, trained.params)
+        method, base = run.method(), jax.device_put(run.model.params, places)
         moments = {
             "loss by pixel, before": Trained(None, {}),
             "loss by pixel, after": Trained(trained.adapter, trained.params),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -95,7 +96,7 @@ def test_images_boxes_ids_and_weights_are_those_of_the_records():
         assert batch.record_ids[i] == row.record_id
     assert (batch.weights == 1).all()
     kinds = [np.uint8, np.float32, np.int32, bool, np.int32, bool, bool, np.uint32, np.float32]
-    assert [column.dtype for column in batch] == kinds
+    assert [column.dtype for column in batch if column is not None] == kinds
 
 
 def test_prompts_and_responses_that_just_fit_fill_their_rows():
@@ -118,7 +119,8 @@ def test_a_bad_record_becomes_a_row_of_weight_0_and_is_reported_once(threads):
         # One valid token, nothing scored; the other rows are as if it were not there.
         assert (batch.prefix_mask[bad].sum(1) == 1).all()
         assert not batch.scored[bad].any() and not batch.images[bad].any()
-        assert all(np.array_equal(a[~bad], b[~bad]) for a, b in zip(batch, reference, strict=True))
+        columns = zip(jax.tree.leaves(batch), jax.tree.leaves(reference), strict=True)
+        assert all(np.array_equal(a[~bad], b[~bad]) for a, b in columns)
     assert list(report.bad) == ["data, line 4"]
     (error,) = report.bad.values()
     assert "there is no 'rejected' response" in error.problem
@@ -143,3 +145,35 @@ def test_truncated_records_are_reported():
     encoded = [ENCODER.encode(r) for r in GOOD]
     expected = {row.record_id for row in encoded if max(map(len, row.responses)) > 6}
     assert expected and report.truncated == expected
+
+
+# --- lengths, masks, changes -------------------------------------------------------------------------
+
+
+def test_a_batch_is_padded_to_the_next_multiple_and_at_most_to_the_limits():
+    rows = [ENCODER.encode(GOOD[i]) for i in range(3)]
+    prompt, answer = max(len(r.prefix) for r in rows), max(len(ids) for r in rows for ids in r.responses)
+    for multiple in (1, 4, 8):
+        encoder = replace(ENCODER, length_multiple=multiple)
+        batch = collate(rows, encoder)
+        for length, longest, limit in (
+            (batch.prefix_tokens.shape[1], prompt, encoder.max_prompt_length),
+            (batch.response_tokens.shape[2], answer, encoder.max_completion_length),
+        ):
+            assert longest <= length <= limit
+            assert length == limit or (length % multiple == 0 and length - longest < multiple)
+    whole, short = collate(rows, ENCODER), collate(rows, replace(ENCODER, length_multiple=1))
+    np.testing.assert_array_equal(whole.response_tokens[..., :answer], short.response_tokens)
+    np.testing.assert_array_equal(whole.prefix_tokens[:, -prompt:], short.prefix_tokens)
+
+
+def test_masks_and_changed_tokens_come_only_where_they_are_asked_for():
+    plain = collate([ENCODER.encode(GOOD[0])], ENCODER)
+    assert plain.masks is None and plain.changed is None and plain.layout is None
+    encoder = replace(ENCODER, masks=True, changes=True)
+    batch = collate([encoder.encode(GOOD[0]), None], encoder)
+    assert batch.masks is not None and batch.changed is not None
+    assert batch.masks.shape == (2, *encoder.processor.tile_size)
+    assert batch.changed.shape == batch.response_tokens.shape
+    assert not batch.masks[1].any() and not batch.changed[1].any()
+    assert not (batch.changed & ~batch.response_mask).any() and batch.changed[0].any()

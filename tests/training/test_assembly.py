@@ -72,12 +72,6 @@ def test_training_all_parameters_in_half_precision_is_refused():
         assemble(config, half(MODEL, "bfloat16"))
 
 
-def test_a_model_that_reads_tiles_is_refused():
-    tiles = replace(MODEL, config=replace(MODEL.config, anyres=True))
-    with pytest.raises(ValueError, match="a LLaVA-NeXT cannot be trained yet"):
-        assemble(lora_run(), tiles)
-
-
 def test_a_fresh_model_keeps_every_patch_of_a_tower_without_a_class_token():
     config = default_config()
     config.model.vision.family = "siglip"

@@ -56,7 +56,8 @@ def test_a_batch_in_parts_gives_the_whole_batchs_gradients_and_metrics(recipe, f
     # Rows of unequal weight, one that does not count: means of means would differ.
     batch = batch._replace(weights=np.array([1, 1, 0, 1, 1, 1, 1, 1], np.float32))
     fresh = lora.initialise(llava.table(model.config), LoraConfig(rank=2), jax.random.key(0))
-    adapter = jax.tree.map(lambda x: x + 0.1, fresh)
+    # A larger step would make gradients that cancel: their rounding alone is then 5e-5 of the largest.
+    adapter = jax.tree.map(lambda x: x + 0.05, fresh)
     trained, base = (Trained(None, model.params), {}) if full else (Trained(adapter, {}), model.params)
     method = Method(model.config, recipe, optax.identity(), seed=0)
     compute = jax.jit(gradients_and_metrics, static_argnums=(0, 4))
@@ -64,8 +65,8 @@ def test_a_batch_in_parts_gives_the_whole_batchs_gradients_and_metrics(recipe, f
     parts = compute(method, trained, base, batch, microbatches)
 
     def close(part, whole):
-        # Sums in another order: float32 leaves errors of up to 2.5e-5 of the largest gradient here; means of
+        # Sums in another order: float32 leaves errors of up to 3e-6 of the largest gradient here; means of
         # means would differ by a tenth of it.
-        np.testing.assert_allclose(part, whole, rtol=0, atol=max(1e-8, 5e-5 * np.abs(whole).max()))
+        np.testing.assert_allclose(part, whole, rtol=0, atol=max(1e-8, 1e-5 * np.abs(whole).max()))
 
     jax.tree.map(close, parts, whole)

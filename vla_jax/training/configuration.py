@@ -115,13 +115,13 @@ def check(config: ConfigDict) -> None:
       ValueError: names the field and what to do.
     """
     recipe = named(config.recipe, config.options.get(config.recipe, ConfigDict()).to_dict())
-    for recipe, options in config.options.items():
-        defaults = default_options(recipe)
+    for name, options in config.options.items():
+        defaults = default_options(name)
         changed = [k for k, v in options.items() if _plain(v) != _plain(defaults[k])]
-        if recipe != config.recipe and changed:
+        if name != config.recipe and changed:
             raise ValueError(
-                f"options.{recipe}.{changed[0]} is set, but the recipe is {config.recipe!r} and would "
-                f"ignore it; set options.{config.recipe}.* or recipe={recipe}"
+                f"options.{name}.{changed[0]} is set, but the recipe is {config.recipe!r} and would "
+                f"ignore it; set options.{config.recipe}.* or recipe={name}"
             )
     for field in ("train.steps", "train.batch_size", "checkpoint.every", "checkpoint.keep", "data.threads"):
         section, name = field.split(".")

@@ -12,6 +12,8 @@ from vla_jax.training.step import Method, Trained, make_views
 def saliency(method: Method, trained: Trained, base: Params, batch: Batch) -> Float[Array, "b v y x"]:
     """|d loss / d view|, summed over red, green and blue, of every example's own loss.
 
+    By way of the policy: what the reference says is held as it is.
+
     Args:
       method: what a step does.
       trained: what it trains, at any time.
