@@ -25,6 +25,7 @@ TINY = (
     "model.language.num_layers=1",
     "train.batch_size=4",
     "evaluation.max_new_tokens=8",
+    "evaluation.saliency=False",
 )
 
 
@@ -90,19 +91,22 @@ def last_checkpoint(workdir: Path) -> int:
 ALIGN = ("base.config=", "train.steps=3", "checkpoint.every=1", "evaluation.scenes=3")
 
 
-@pytest.mark.parametrize("recipe", ["dpo", "mdpo", "lpoi"])
-def test_alignment_measures_before_and_after_and_starts_at_the_reference(base, tmp_path, recipe):
+@pytest.mark.parametrize(
+    "recipe, setting", [("lpoi", "evaluation.saliency=True"), ("adavip", "reference.mode=cached")]
+)
+def test_alignment_measures_before_and_after_and_starts_at_the_reference(base, tmp_path, recipe, setting):
     workdir = tmp_path / recipe
-    done = run(f"world_{recipe}", workdir, *ALIGN, f"base.model={base}")
+    done = run(f"world_{recipe}", workdir, *ALIGN, f"base.model={base}", setting)
     assert done.returncode == 0, done.stderr
     summary = json.loads((workdir / "summary.json").read_text())
     keys = {"chair_s", "chair_i", "recall", "pope_f1", "pope_accuracy", "pope_yes_ratio", "n"}
     assert keys <= summary["before"].keys() and keys <= summary["after"].keys()
     assert (summary["recipe"], summary["seed"], summary["before"]["n"]) == (recipe, 0, 3)
     first = read_metrics(workdir / "metrics.jsonl")[0]
-    assert first["rewards/margins"] == 0
+    assert abs(first["rewards/margins"]) < (1e-6 if "cached" in setting else 1e-12)
     report = (workdir / "report.html").read_text()
     assert "http://" not in report.replace("http://www.w3.org", "")
+    assert ("loss by pixel, after" in report) == ("saliency" in setting)
 
 
 def test_killed_at_any_step_and_started_again_it_ends_in_the_same_bits(base, tmp_path):

@@ -318,3 +318,30 @@ def test_the_papers_defaults():
     assert betas.pop("rlhfv") == 0.5 and set(betas.values()) == {0.1}
     assert default_options("lpoi")["num_views"] == 5 and default_options("lpoi")["visual_prompt"]
     assert default_options("mdpo")["crop_area"] == (0.01, 0.2)
+
+
+# --- extremes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", [name for name in available() if named(name).needs_reference])
+def test_losses_and_gradients_are_finite_whatever_the_scores(name, dtype):
+    """Log-ratios of ten thousand either way, all equal, and rows of which no token counts."""
+    recipe = named(name)
+    count = len(recipe.candidates)
+    ratios = np.array([[1e4] * count, [-1e4] * count, [0.0] * count, np.linspace(1e4, -1e4, count)])
+    policy = jnp.array(np.concatenate([ratios, ratios[:, ::-1]]), dtype)[..., None]
+
+    @jax.jit
+    def run(policy, mask):
+        def total(policy):
+            made = recipe.objective(Scores(policy, jnp.zeros_like(policy), mask, changed=mask))
+            return made.losses.sum(), made
+
+        return jax.grad(total, has_aux=True)(policy)
+
+    for mask in (jnp.ones(policy.shape, bool), jnp.zeros(policy.shape, bool)):
+        slopes, made = run(policy, mask)
+        values = [made.losses, slopes, *made.metrics.values()]
+        assert all(bool(jnp.isfinite(value).all()) for value in values)
+        assert mask.any() or not slopes.any()

@@ -92,6 +92,24 @@ def original(image: UInt8[Array, "y x 3"], key_object: KeyObject, key: PRNGKeyAr
     return image[None]
 
 
+def pair_of_answers(objective: Callable[[Scores], Objective], **fields: Any) -> Recipe:
+    """The recipe of two candidates, the chosen (0) and the rejected (1) response under the image.
+
+    Args:
+      objective: scores -> losses and metrics.
+      fields: further ones of the recipe.
+    """
+    return Recipe(
+        responses=("chosen", "rejected"),
+        view_names=("image",),
+        make_views=original,
+        candidates=(Candidate(view=0, response=0), Candidate(view=0, response=1)),
+        objective=objective,
+        tile_by_tile=True,
+        **fields,
+    )
+
+
 def per_example(losses: Float[Array, " b"], metrics: Mapping[str, Float[Array, " b"]]) -> Objective:
     """An objective that weights every example alike."""
     return Objective(losses, jnp.ones_like(losses), metrics)

@@ -7,8 +7,8 @@ with a reference; the model that comes out judges for the methods that roll out.
 from dataclasses import dataclass
 
 from vla_jax.objectives import bradley_terry
-from vla_jax.recipes.recipe import Objective, Recipe, original, per_example
-from vla_jax.scoring import Candidate, Scores
+from vla_jax.recipes.recipe import Objective, Recipe, pair_of_answers, per_example
+from vla_jax.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,4 @@ def recipe(options: Options) -> Recipe:
         }
         return per_example(losses, metrics)
 
-    return Recipe(
-        responses=("chosen", "rejected"),
-        view_names=("image",),
-        make_views=original,
-        candidates=(Candidate(view=0, response=0), Candidate(view=0, response=1)),
-        objective=objective,
-        needs_reference=False,
-        sequences=True,
-        tile_by_tile=True,
-    )
+    return pair_of_answers(objective, needs_reference=False, sequences=True)

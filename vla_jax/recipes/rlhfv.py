@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from vla_jax.objectives import dpo, weighted_log_probs
 from vla_jax.recipes.measures import preference_metrics
-from vla_jax.recipes.recipe import Objective, Recipe, original, per_example
-from vla_jax.scoring import Candidate, Scores
+from vla_jax.recipes.recipe import Objective, Recipe, pair_of_answers, per_example
+from vla_jax.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,4 @@ def recipe(options: Options) -> Recipe:
         losses = dpo(rewards[:, chosen], rewards[:, rejected], options.label_smoothing)
         return per_example(losses, preference_metrics(scores, rewards, chosen, rejected))
 
-    return Recipe(
-        responses=("chosen", "rejected"),
-        view_names=("image",),
-        make_views=original,
-        candidates=(Candidate(view=0, response=0), Candidate(view=0, response=1)),
-        objective=objective,
-        changes=True,
-        tile_by_tile=True,
-    )
+    return pair_of_answers(objective, changes=True)

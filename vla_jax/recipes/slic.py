@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vla_jax.objectives import hinge
 from vla_jax.recipes.measures import preference_metrics
-from vla_jax.recipes.recipe import Objective, Recipe, original, per_example
-from vla_jax.scoring import Candidate, Scores
+from vla_jax.recipes.recipe import Objective, Recipe, pair_of_answers, per_example
+from vla_jax.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,4 @@ def recipe(options: Options) -> Recipe:
         losses = hinge(rewards[:, chosen], rewards[:, rejected])
         return per_example(losses, preference_metrics(scores, rewards, chosen, rejected))
 
-    return Recipe(
-        responses=("chosen", "rejected"),
-        view_names=("image",),
-        make_views=original,
-        candidates=(Candidate(view=0, response=0), Candidate(view=0, response=1)),
-        objective=objective,
-        tile_by_tile=True,
-    )
+    return pair_of_answers(objective)
