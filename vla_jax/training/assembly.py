@@ -240,7 +240,8 @@ def reference_folder(config: ConfigDict, known: Mapping[str, Any]) -> Path:
         return Path(config.reference.path)
     if config.data.path:
         return Path(f"{config.data.path}.reference") / config.recipe
-    digest = hashlib.sha256(json.dumps([known, world_of(config, 0).__dict__]).encode()).hexdigest()
+    world = {**config.world.to_dict(), "size": config.data.size, "flipped": config.data.flip_labels}
+    digest = hashlib.sha256(json.dumps([known, world], sort_keys=True).encode()).hexdigest()
     return Path(config.base.cache) / f"reference-{config.data.source}-{digest[:10]}"
 
 
