@@ -131,7 +131,7 @@ def test_a_full_disk_leaves_nothing_at_all(tmp_path, theirs, direction):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_conversion_leaves_nothing_at_all(tmp_path, stop):
     """While the weights, of some hundred megabytes, are being converted."""
-    large = tiny_model(language={"vocab_size": 200_000, "hidden_size": 128})
+    large = tiny_model(language={"vocab_size": 400_000, "hidden_size": 128})
     export_model(tmp_path / "large", replace(large, tokenizer=TINY.tokenizer))
     before = left_behind(tmp_path)
     process = subprocess.Popen(
