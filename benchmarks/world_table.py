@@ -157,6 +157,8 @@ def main() -> None:
                     demo[seed] = summary
                     results[_BASE].append(summary["before"])
                 bar.update()
+    if not results[_BASE]:
+        parser.error(f"no {_DEMO} run is finished in {arguments.runs}; leave --finished out to train them")
     n = results[_BASE][0]
     command = " ".join(["python -m benchmarks.world_table", *sys.argv[1:]])
     note = (

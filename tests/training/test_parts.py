@@ -59,6 +59,14 @@ def test_parts_named_in_modules_to_save_are_trained_whole_at_their_own_rate(tmp_
     assert model.adapter is not None and model.origin == ""
 
 
+@pytest.mark.parametrize("part", ["projector", "vision", "head"])
+def test_a_rate_of_a_part_that_is_not_trained_is_refused(part):
+    with pytest.raises(ValueError, match="training an adapter alone .* would ignore it"):
+        configured(**{f"optimizer.{part}_learning_rate": 1e-4})
+    if part == "head":
+        configured("reward_model", **{"optimizer.head_learning_rate": 1e-4})
+
+
 def test_a_pattern_that_matches_nothing_or_everything_is_refused():
     for pattern, word in (("^projektor/", "no"), (".", "every")):
         with pytest.raises(ValueError, match=f"modules_to_save.* matches {word} parameter"):

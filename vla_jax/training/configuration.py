@@ -161,6 +161,12 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.flip_labels", f"data.source={config.data.source}"
     if config.lora.rank:
         yield "train.frozen", "training an adapter (lora.rank > 0), which freezes all parameters,"
+        if not config.lora.modules_to_save:
+            alone = "training an adapter alone (lora.modules_to_save='')"
+            yield "optimizer.projector_learning_rate", alone
+            yield "optimizer.vision_learning_rate", alone
+            if not recipe.sequences:
+                yield "optimizer.head_learning_rate", alone
     else:
         yield "lora.alpha", "lora.rank=0"
         yield "lora.targets", "lora.rank=0"
