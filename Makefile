@@ -19,6 +19,9 @@ READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 .PHONY: demo test smoke table convert-7b flops views step-vs-trl lint format clean
 .DEFAULT_GOAL := test
 
+# Huge pages, where the C library is glibc: training on a CPU takes a quarter longer without (docs/engine.md).
+demo table: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 demo: $(READY_DEMO)
 	$(BIN)/python -m vla_jax.train --config=configs/world_lpoi.py --workdir=runs/demo
 

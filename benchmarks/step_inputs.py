@@ -23,8 +23,8 @@ class Settings:
     """One comparison.
 
     Attributes:
-      checkpoint: the Hugging Face folder that both read.
-      adapter: the PEFT folder of the adapter that both begin with; the PyTorch side writes it.
+      checkpoint: the Hugging Face folder that all read.
+      adapter: the PEFT folder of the adapter that all begin with; the first to need it writes it.
       steps: how many are taken, warm-up included.
       gradient_checkpointing: of the PyTorch side.
       pairs: preference pairs a step.

@@ -25,7 +25,7 @@ from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vla_jax.training.step import Method, Metrics, Trained, make_step
 
 # Batches are padded to the next multiple of this.
-LENGTH_MULTIPLE = 32
+LENGTH_MULTIPLE = 16
 SQUARE = 4096
 # Settings any user has, as config.compute.*.
 COMPUTE = Compute(unroll=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import peft
 import torch
 import transformers
 from peft import LoraConfig
@@ -55,7 +56,10 @@ def serve(connection: Connection, settings: Settings) -> None:
     callback = OnRequest(connection)
     trainer = _trainer(settings, callback)
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.model.save_pretrained(settings.adapter)
+    if settings.adapter.is_dir():
+        peft.set_peft_model_state_dict(trainer.model, peft.load_peft_weights(str(settings.adapter)))
+    else:
+        trainer.model.save_pretrained(settings.adapter)
     batches, seconds = _batches(trainer, settings)
     callback.trainer, callback.first_batch = trainer, batches[0]
     reads = [_reads(batch, settings.pairs) for batch in batches]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from vla_jax.models.attention import branch_attention, causal_attention
 from vla_jax.models.compute import Compute
-from vla_jax.models.llama import LlamaConfig, run_layers
+from vla_jax.models.llama import LlamaConfig, rotation, run_layers
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params
 
@@ -77,7 +77,8 @@ def branches(
         return attend(config.sliding_window), None
 
     parts = ((slice(0, split), shared), (slice(split, None), count))
-    states, _ = run_layers(params, config, tokens, positions, mix, adapter, None, compute, needed_from=split)
+    rotated = rotation(config, positions, end=start + length)
+    states, _ = run_layers(params, config, tokens, rotated, mix, adapter, None, compute, needed_from=split)
     return _apart(states, count)
 
 

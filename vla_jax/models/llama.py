@@ -185,19 +185,22 @@ def forward(
         visible = mask if windowed is None else jnp.where(slides, windowed, mask)
         return attention(q, k, v, visible), past
 
-    return run_layers(params, config, embeddings, positions, mix, adapter, cache)
+    return run_layers(params, config, embeddings, rotation(config, positions), mix, adapter, cache)
 
 
 # How the positions of a layer see each other: (queries, keys, values, whether this layer has the window, its
 # cache) -> what they take in, and the cache.
 Mix = Callable[[Array, Array, Array, Array, Any], tuple[Array, Any]]
 
+# Cosines and sines of the rotary angles, one a pair of components.
+Rotation = tuple[Float[Array, "b t 1 k"], Float[Array, "b t 1 k"]]
+
 
 def run_layers(
     params: Params,
     config: LlamaConfig,
     embeddings: Float[Array, "b t d"],
-    positions: Int[Array, "b t"],
+    rotation: Rotation,
     mix: Mix,
     adapter: Adapter | None,
     cache: Cache | None,
@@ -209,14 +212,14 @@ def run_layers(
     Args:
       params, config, adapter, cache: as in `forward`.
       embeddings: inputs.
-      positions: rotary position of each.
+      rotation: by the position of each.
       mix: the attention of a layer; of the last one it may be asked for the needed positions only.
       compute: what the backward pass keeps.
       needed_from: the first position whose hidden state is asked for: of those before, the last layer
         computes keys and values only, where the layers are written out. (A loop does the same in every layer,
         and taking one layer out of it would copy the others' weights.)
     """
-    cos, sin = _rotary(positions, config)
+    cos, sin = rotation
 
     def block(
         x: Array, layer: tuple[Params, Adapter | None, Cache | None, Array], start: int = 0
@@ -278,10 +281,22 @@ def _within_window(
     return mask & (positions[:, :, None] - key_positions[:, None, :] < config.sliding_window)
 
 
-def _rotary(positions: Int[Array, "b t"], config: LlamaConfig) -> tuple[Array, Array]:
+def rotation(config: LlamaConfig, positions: Int[Array, "b t"], end: int | None = None) -> Rotation:
+    """Cosines and sines of the rotary angles.
+
+    Args:
+      config: the decoder.
+      positions: where each token stands.
+      end: what positions are known to be below. They are then looked up: XLA puts what is computed from the
+        positions into every rotation of every layer anew, and on a CPU a cosine takes longer than the rest.
+    """
     frequencies = config.rope_theta ** (-jnp.arange(0, config.head_size, 2) / config.head_size)
-    angles = positions[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    counted = positions if end is None else jnp.arange(end)
+    angles = counted[..., None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if end is not None:
+        cos, sin = (known.at[positions].get(mode="clip") for known in (cos, sin))
+    return cos[:, :, None], sin[:, :, None]
 
 
 def _rotate(x: Float[Array, "b t h k"], cos: Array, sin: Array) -> Float[Array, "b t h k"]:
