@@ -96,6 +96,20 @@ def test_policy_and_reference_are_scored_as_by_the_plain_forward_on_encoded_view
     np.testing.assert_array_equal(scores.mask, PROMPTED.scored[:, jnp.array([0, 0, 1])])
 
 
+def test_mean_logits_are_those_of_every_logit_and_are_not_differentiated():
+    features = jnp.array(RANDOM.normal(size=FEATURES.shape), jnp.float32)
+
+    def mean_logits(params):
+        return score(CONFIG, (params, None), features, PROMPTED, CANDIDATES).mean_logits
+
+    counted = PROMPTED.scored[:, 0]
+    by_token = every_logit(features[:, 1]).mean(axis=-1)
+    expected = (by_token * counted).sum(axis=1) / counted.sum(axis=1)
+    np.testing.assert_allclose(jax.jit(mean_logits)(PARAMS)[:, 1], expected, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda params: mean_logits(params).sum()))(PARAMS)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
 def test_without_a_reference_none_is_scored():
     def scored(features):
         return score(CONFIG, (PARAMS, None), features, PROMPTED, CANDIDATES)

@@ -10,7 +10,7 @@ from vla_jax.scoring import Scores
 def preference_metrics(
     scores: Scores, rewards: Float[Array, "b c"], chosen: int, rejected: int
 ) -> Mapping[str, Float[Array, " b"]]:
-    """Rewards and log-probabilities of the chosen and the rejected candidate.
+    """Rewards, log-probabilities and mean logits of the chosen and the rejected candidate.
 
     Args:
       scores: of all candidates.
@@ -18,6 +18,12 @@ def preference_metrics(
       chosen, rejected: indices of the two candidates.
     """
     margins = rewards[:, chosen] - rewards[:, rejected]
+    logits = {}
+    if scores.mean_logits is not None:
+        logits = {
+            "logits/chosen": scores.mean_logits[:, chosen],
+            "logits/rejected": scores.mean_logits[:, rejected],
+        }
     return {
         "rewards/chosen": rewards[:, chosen],
         "rewards/rejected": rewards[:, rejected],
@@ -25,4 +31,5 @@ def preference_metrics(
         "rewards/accuracies": (margins > 0).astype(rewards.dtype),
         "logps/chosen": scores.policy[:, chosen],
         "logps/rejected": scores.policy[:, rejected],
+        **logits,
     }

@@ -49,6 +49,8 @@ class Scores(flax.struct.PyTreeNode):
       image_words: log-likelihood of each candidate's words as read off the image alone (see
         `image_words.py`); None where the recipe does not ask for it.
       sequences: what the reward head says of each candidate; None where the recipe does not ask for it.
+      mean_logits: the policy's logits, a mean over the vocabulary and each candidate's counted tokens; to be
+        logged, not differentiated.
     """
 
     policy_tokens: Float[Array, "b c t"]
@@ -57,6 +59,7 @@ class Scores(flax.struct.PyTreeNode):
     changed: Bool[Array, "b c t"] | None = None
     image_words: Float[Array, "b c"] | None = None
     sequences: Float[Array, "b c"] | None = None
+    mean_logits: Float[Array, "b c"] | None = None
 
     @property
     def policy(self) -> Float[Array, "b c"]:
@@ -246,13 +249,15 @@ def score(
         after = jnp.pad(ends[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         flat = rearrange(states, "b c t d -> (b c) t d")
         rewards = reward.rewards(params["reward"], flat, after).reshape(states.shape[:2])
+    counted = prompted.scored[:, responses]
     return Scores(
         policy_tokens=_log_probs(params, states, prompted, candidates),
         reference_tokens=None if reference is None else reference.tokens,
-        mask=prompted.scored[:, responses],
+        mask=counted,
         changed=None if prompted.changed is None else prompted.changed[:, responses],
         image_words=bag,
         sequences=rewards,
+        mean_logits=_mean_logits(params, states, counted),
     )
 
 
@@ -264,6 +269,15 @@ def _log_probs(
     matrix = llama.output_matrix(params["language"])
     log_probs = chosen_log_probs(matrix, states, prompted.response_tokens[:, responses])
     return jnp.where(prompted.response_mask[:, responses], log_probs, 0.0)
+
+
+def _mean_logits(
+    params: Params, states: Float[Array, "b c t d"], counted: Bool[Array, "b c t"]
+) -> Float[Array, "b c"]:
+    """Means over vocabulary and counted tokens: the mean state by the mean column of the matrix."""
+    total = jnp.sum(states.astype(jnp.float32) * counted[..., None], axis=2)
+    column = jnp.mean(llama.output_matrix(params["language"]), axis=1, dtype=jnp.float32)
+    return jax.lax.stop_gradient(total @ column / jnp.maximum(jnp.sum(counted, axis=2), 1))
 
 
 def _one_longer(prompted: Prompted) -> Prompted:
