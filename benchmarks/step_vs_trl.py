@@ -10,9 +10,10 @@ steps are timed, on batches that are there before: losses, gradients, clipping, 
 it comes, with gradient checkpointing, and without, which is faster and takes more memory. The ratios at the
 end are to TRL as it comes; those to the other stand above them. All sides have huge pages.
 
-Asserted: all read the same ids. Printed: losses at step 0, rewards after three steps, the share of the
-machine's peak in float32 matrix products that our step reaches (its program's products, padding included),
-the most memory that each process held, compiling included, and what a virtual machine's host took of it.
+Asserted: all read the same ids, have the same losses at step 0, and rewards within 1 % of each other after
+three steps, when each has moved past 0.05. Printed: those figures, the share of the machine's peak in float32
+matrix products that our step reaches (its program's products, padding included), the most memory that each
+process held, compiling included, and what a virtual machine's host took of it.
 
 Needs PyTorch and `trl==1.16.*`. Goals on two cores: `online` (the reference is computed in the step, by both)
 at least 4, `cached` (ours has it from before; TRL refuses that where there are images) at least 5.5.
@@ -38,8 +39,10 @@ from benchmarks.step_inputs import Ready, Settings, Step
 
 CORES = 2
 COMPARED_AFTER = 3  # steps
+# How far a side may be from the first, relatively, and how far rewards must have moved to be compared.
+AT_STEP_0, OF_REWARDS, MOVED = 1e-5, 0.01, 0.05
 TRL, FASTER_TRL, ONLINE, CACHED = "TRL", "TRL without checkpointing", "online", "cached"
-# Without it a step of either framework spends a fifth of its time on faults of small pages. Linux only.
+# Spares a step hundreds of thousands of page faults (docs/engine.md). Linux with glibc only.
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
@@ -127,6 +130,9 @@ def take_steps(workers: Mapping[str, Worker], count: int) -> tuple[dict[str, lis
     """The steps of every side, taken in turn, and what the machine could do (FLOP/s) in each round.
 
     On the way, losses and rewards are compared.
+
+    Raises:
+      SystemExit: where they differ, or rewards have not moved.
     """
     taken: dict[str, list[Step]] = {side: [] for side in workers}
     peaks = []
@@ -144,12 +150,17 @@ def take_steps(workers: Mapping[str, Worker], count: int) -> tuple[dict[str, lis
         )
         if number == 0:
             for name in ("loss", "logps/chosen", "logps/rejected"):
-                compare(f"{name} at step 0", {side: taken[side][0].metrics[name] for side in sides})
+                values = {side: taken[side][0].metrics[name] for side in sides}
+                compare(f"{name} at step 0", values, AT_STEP_0)
         if number + 1 == COMPARED_AFTER:
+            rewards = {side: worker.ask("rewards") for side, worker in workers.items()}
             compare(
                 f"rewards after {COMPARED_AFTER} steps, pair by pair, chosen and rejected",
-                {side: worker.ask("rewards") for side, worker in workers.items()},
+                rewards,
+                OF_REWARDS,
             )
+            if min(float(np.abs(each).min()) for each in rewards.values()) < MOVED:
+                raise SystemExit(f"rewards have not moved past {MOVED}: that they agree says nothing")
     return taken, peaks
 
 
@@ -162,8 +173,12 @@ def stolen_seconds() -> float:
         return 0.0
 
 
-def compare(what: str, values: Mapping[str, Any]) -> None:
-    """Prints values side by side, with the largest relative difference of any from the first."""
+def compare(what: str, values: Mapping[str, Any], tolerance: float) -> None:
+    """Prints values side by side, with the largest relative difference of any from the first.
+
+    Raises:
+      SystemExit: where it is above the tolerance.
+    """
     arrays = {side: np.ravel(value) for side, value in values.items()}
     (_, expected), *others = arrays.items()
     line = "; ".join(
@@ -171,6 +186,8 @@ def compare(what: str, values: Mapping[str, Any]) -> None:
     )
     apart = max((float(np.max(np.abs(array / expected - 1))) for _, array in others), default=0.0)
     print(f"{what}: {line}; at most {apart:.1e} apart")
+    if not apart <= tolerance:
+        raise SystemExit(f"{what}: the sides are {apart:.1e} apart, more than {tolerance:.0e}")
 
 
 def report(

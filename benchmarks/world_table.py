@@ -73,7 +73,11 @@ ABLATIONS = (
     ),
     *(
         Arm(f"adavip: {name}", "configs/world_adavip.py", (f"options.adavip.weighting={weighting}",))
-        for name, weighting in {"equal weights": "equal", "vision only": "vision"}.items()
+        for name, weighting in {
+            "equal weights": "equal",
+            "language only": "text",
+            "vision only": "vision",
+        }.items()
     ),
 )
 

@@ -1,6 +1,6 @@
 """mDPO for LLaVA-1.5-13B: as for 7B, on more devices.
 
-python -m vla_jax.convert import --from=llava-hf/llava-1.5-13b-hf --to=models/llava-1.5-13b
+python -m vla_jax.convert import --from=llava-hf/llava-1.5-13b-hf --to=models/llava-1.5-13b --dtype=bfloat16
 """
 
 from ml_collections import ConfigDict

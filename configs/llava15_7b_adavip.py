@@ -1,8 +1,8 @@
-"""AdaViP for LLaVA-1.5-7B with the paper's hyper-parameters: all parameters, 5,000 steps of 32.
+"""AdaViP for LLaVA-1.5-7B with the paper's hyper-parameters: full tuning, 5,000 steps of 32.
 
-Import the model with `--dtype=float32`: all parameters are trained. The removed object is filled in from its
-surroundings (the paper uses LaMa); give the data boxes. Expected: 93.7 of the responses and 96.4 of the
-mentions free of hallucination (Object HalBench); AMBER CHAIR 1.8, F1 85.8.
+Import the model with `--dtype=float32`. The vision tower stays as it is, as in LLaVA's own training. The
+removed object is filled in from its surroundings (the paper uses LaMa); give the data boxes. Expected: 93.7
+of the responses and 96.4 of the mentions free of hallucination (Object HalBench); AMBER CHAIR 1.8, F1 85.8.
 """
 
 from ml_collections import ConfigDict

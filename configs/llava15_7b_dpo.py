@@ -1,6 +1,6 @@
 """DPO for LLaVA-1.5-7B with LPOI's hyper-parameters; the other configs of LLaVA-1.5 begin here.
 
-    python -m vla_jax.convert import --from=llava-hf/llava-1.5-7b-hf --to=models/llava-1.5-7b
+    python -m vla_jax.convert import --from=llava-hf/llava-1.5-7b-hf --to=models/llava-1.5-7b --dtype=bfloat16
     python -m vla_jax.train --config=configs/llava15_7b_dpo.py --config.data.path=FILE --workdir=DIR
 
 LoRA of rank 8 on every linear layer of the language model, batch 64, one epoch of 10,000 pairs (LPOI, section
@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.train.microbatch_size = 8
     config.optimizer.learning_rate = 1e-6
     config.optimizer.schedule = "linear"
+    config.optimizer.warmup_ratio = 0.0
     config.compute.remat = "block"
     config.mesh.data = 1
     config.mesh.fsdp = -1

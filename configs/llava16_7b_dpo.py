@@ -1,6 +1,7 @@
-"""DPO for LLaVA-1.6-7B (NeXT, Vicuna) as in the alignment study; its other configs begin here.
+r"""DPO for LLaVA-1.6-7B (NeXT, Vicuna) as in the alignment study; its other configs begin here.
 
-    python -m vla_jax.convert import --from=llava-hf/llava-v1.6-vicuna-7b-hf --to=models/llava-1.6-7b
+    python -m vla_jax.convert import --from=llava-hf/llava-v1.6-vicuna-7b-hf --to=models/llava-1.6-7b \
+        --dtype=bfloat16
     python -m vla_jax.train --config=configs/llava16_7b_dpo.py --config.data.path=FILE --workdir=DIR
 
 LoRA of rank 128 on the language model, the projector trained along at its own learning rate. The study

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,26 +127,38 @@ def test_a_full_disk_leaves_nothing_at_all(tmp_path, theirs, direction):
     assert left_behind(tmp_path) == before
 
 
+# Runs a module's command, and ends itself at the call of one of its functions.
+STOPPED = """
+import os, runpy, sys
+from pathlib import Path
+from vla_jax.interop import safetensors_writer
+_, moment, stop, *sys.argv = sys.argv
+owner = {"mkdir": Path, "_header": safetensors_writer}[moment]
+original = getattr(owner, moment)
+def stopping(*arguments, **options):
+    done = original(*arguments, **options)
+    os.kill(os.getpid(), int(stop))
+    return done
+setattr(owner, moment, stopping)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_conversion_leaves_nothing_at_all(tmp_path, stop):
-    """While the weights, of some hundred megabytes, are being converted."""
-    large = tiny_model(language={"vocab_size": 400_000, "hidden_size": 128})
-    export_model(tmp_path / "large", replace(large, tokenizer=TINY.tokenizer))
+@pytest.mark.parametrize("moment", ["mkdir", "_header"])
+def test_a_stopped_conversion_leaves_nothing_at_all(tmp_path, theirs, moment, stop):
+    """As soon as its folder is made, and once the weights' file is begun."""
     before = left_behind(tmp_path)
-    process = subprocess.Popen(
-        command("import", f"--from={tmp_path / 'large'}", f"--to={tmp_path / 'out'}"),
+    _, *arguments = command("import", f"--from={theirs}", f"--to={tmp_path / 'new' / 'out'}")[1:]
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, moment, str(int(stop)), *arguments],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=300,
     )
-    deadline = time.monotonic() + 120
-    while left_behind(tmp_path) == before and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(stop)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1, errors
-    assert errors.splitlines()[-1] == f"error: stopped; nothing was left at {tmp_path / 'out'}"
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == f"error: stopped; nothing was left at {tmp_path / 'new' / 'out'}"
     assert left_behind(tmp_path) == before
 
 

@@ -113,7 +113,8 @@ def test_an_empty_pattern_splits_off_nothing(params):
     assert leaves(everything).keys() == leaves(params).keys()
 
 
-def test_overlay_prefers_the_changes_and_leaves_the_base_alone():
-    base = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert parameters.overlay(base, {"a": {"c": 5}}) == {"a": {"b": 1, "c": 5}, "d": 3}
+def test_overlay_prefers_the_changes_in_the_bases_dtype_and_leaves_the_base_alone():
+    base = {"a": {"b": jnp.float32(1), "c": jnp.bfloat16(2)}, "d": jnp.float32(3)}
+    changed = parameters.overlay(base, {"a": {"c": jnp.float32(5)}})
+    assert changed == {"a": {"b": 1, "c": 5}, "d": 3} and changed["a"]["c"].dtype == jnp.bfloat16
     assert base["a"]["c"] == 2

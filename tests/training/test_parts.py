@@ -15,12 +15,21 @@ from vla_jax.data.batches import Kept
 from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.world import PreferenceWorld, WorldConfig
 from vla_jax.models import LoraConfig, llava, lora
+from vla_jax.parallel import make_mesh
 from vla_jax.recipes import named
+from vla_jax.training import loop
 from vla_jax.training.assembly import assemble
 from vla_jax.training.configuration import check, default_config
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vla_jax.training.saliency import saliency
-from vla_jax.training.step import Method, Trained, gradients_and_metrics, make_step, make_views
+from vla_jax.training.step import (
+    Method,
+    Trained,
+    gradients_and_metrics,
+    make_step,
+    make_views,
+    sums_of,
+)
 from vla_jax.training.tracking import read_metrics
 
 MODEL = tiny_model(vision={"image_size": 36})
@@ -57,6 +66,16 @@ def test_parts_named_in_modules_to_save_are_trained_whole_at_their_own_rate(tmp_
     assert largest_change(MODEL.params["vision"], model.params["vision"]) == 0
     assert largest_change(MODEL.params["language"], model.params["language"]) == 0
     assert model.adapter is not None and model.origin == ""
+
+
+def test_parts_beside_an_adapter_are_trained_in_float32_and_kept_as_the_base_is(tmp_path):
+    half = replace(MODEL, params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), MODEL.params))
+    config = configured(**{"lora.modules_to_save": "^projector/", "optimizer.projector_learning_rate": 1e-5})
+    run = assemble(config, half)
+    begun = run._initial(half.params, make_mesh(devices=jax.devices()[:1]))
+    assert {leaf.dtype for leaf in jax.tree.leaves(begun)} == {jnp.dtype("float32")}
+    model = run.train(tmp_path / "run", "train")
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize("part", ["projector", "vision", "head"])
@@ -125,6 +144,19 @@ def test_training_with_dropout_differs_and_is_repeatable(tmp_path):
     assert first == second and first[1:] != plain[1:]
 
 
+def test_every_part_of_a_batch_draws_its_own_dropout():
+    recipe = named("dpo")
+    row = jax.tree.map(lambda column: column[:1], batch_for(recipe))
+    twice = jax.tree.map(lambda column: np.concatenate([column, column]), row)
+    method = Method(CONFIG, recipe, optax.identity(), seed=0, dropout=0.5)
+    adapter = lora.initialise(llava.table(CONFIG), LoraConfig(rank=2), jax.random.key(1))
+    trained, params = Trained(jax.tree.map(lambda x: x + 0.1, adapter), {}), tiny_model().params
+    draws = [float(sums_of(method, trained, params, row, draw).metrics["logps/chosen"]) for draw in (6, 7)]
+    whole = gradients_and_metrics(method, trained, params, twice, microbatches=2, step=3)[1]
+    assert abs(draws[0] - draws[1]) > 1e-3
+    np.testing.assert_allclose(whole["logps/chosen"], np.mean(draws), rtol=1e-5)
+
+
 def test_a_reward_model_learns_a_new_head(tmp_path):
     run = assemble(configured("reward_model", **{"train.steps": 3}), MODEL)
     start = run.model.params["reward"]["score"]
@@ -154,29 +186,21 @@ def test_a_reward_is_read_at_the_last_token_of_the_answer():
         np.testing.assert_allclose(scores.sequences[:, response], expected, atol=1e-4)
 
 
-def test_each_bucket_is_compiled_once():
+def test_each_bucket_is_compiled_once(tmp_path, monkeypatch):
     """Batches of every length that the world has, padded to multiples: one program a shape, no more."""
-    recipe = named("dpo")
-    encoder = Encoder(
-        MODEL.tokenizer,
-        MODEL.processor,
-        MODEL.config.num_image_tokens,
-        recipe.responses,
-        max_prompt_length=48,
-        max_completion_length=48,
-        length_multiple=8,
-    )
-    source = PreferenceWorld(WorldConfig(image_size=36), 40)
-    adapter = lora.initialise(TABLE, LoraConfig(rank=2), jax.random.key(0))
-    method = Method(MODEL.config, recipe, optax.adam(1e-3), seed=0)
-    device = jax.devices()[0]
-    state = jax.device_put(method.init(Trained(adapter, {})), device)
-    step, shapes = make_step(method), set()
-    for batch in batches(source, encoder, BatchPlan(40, 2, 0), stop=20):
-        shapes.add((batch.prefix_tokens.shape, batch.response_tokens.shape))
-        state, _ = step(state, MODEL.params, jax.device_put(batch, device))
+    steps = []
+
+    def kept(*arguments):
+        steps.append(make_step(*arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(loop, "make_step", kept)
+    lengths = {"data.length_multiple": 4, "data.max_completion_length": 48}
+    run = assemble(configured(**lengths, **{"train.steps": 12, "train.batch_size": 2}), MODEL)
+    shapes = {(batch.prefix_tokens.shape, batch.response_tokens.shape) for batch in run.open_batches(0)}
+    run.train(tmp_path / "run", "train")
     assert 1 < len(shapes) <= 12
-    assert step._cache_size() == len(shapes)
+    assert [step._cache_size() for step in steps] == [len(shapes)]
 
 
 def test_an_image_in_tiles_is_trained_on_tile_by_tile():

@@ -147,6 +147,19 @@ def test_a_record_that_changed_since_is_refused_by_its_place(folder, tmp_path):
         losses(configured(copy), tmp_path / "other")
 
 
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_damaged_cache_is_refused_not_read_as_zeros(folder, tmp_path, damage):
+    kept = tmp_path / "kept"
+    losses(configured(folder, **{"reference.path": str(kept)}), tmp_path / "run")
+    file = kept / "log_probs.f32"
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "short":
+        file.write_bytes(content[:-4])
+    with pytest.raises(StaleCacheError, match="is damaged: log_probs.f32 is missing or has not its"):
+        losses(configured(folder, **{"reference.path": str(kept)}), tmp_path / "other")
+
+
 def test_a_bad_record_is_skipped_in_the_cache_too(folder, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(folder, copy)

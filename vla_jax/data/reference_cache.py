@@ -57,10 +57,11 @@ class ReferenceCache:
             self._compare(json.loads(manifest.read_text()), wanted)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-        self._tokens = _mapped(folder / "log_probs.f32", np.float32, (records, candidates, length))
-        self._made = _mapped(folder / "made.i32", np.int32, (records, made, length))
-        self._stamps = _mapped(folder / "stamps.u32", np.uint32, (records,))
-        if not manifest.is_file():
+        begun = manifest.is_file()
+        self._tokens = _mapped(folder / "log_probs.f32", np.float32, (records, candidates, length), begun)
+        self._made = _mapped(folder / "made.i32", np.int32, (records, made, length), begun)
+        self._stamps = _mapped(folder / "stamps.u32", np.uint32, (records,), begun)
+        if not begun:
             # Last, so that a manifest never stands beside files that are not there.
             partial = folder / f".{_MANIFEST}.{os.getpid()}"
             partial.write_text(json.dumps(wanted, indent=2) + "\n")
@@ -119,11 +120,16 @@ def stamp(row: Encoded) -> int:
     return zlib.crc32(str(row.record_id).encode(), total) or 1
 
 
-def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A file of zeros mapped into memory, or the one that is there."""
+def _mapped(path: Path, dtype: type, shape: tuple[int, ...], begun: bool) -> np.ndarray:
+    """A file of zeros mapped into memory, or the one that must be there where the cache was begun before."""
     if 0 in shape:
         return np.zeros(shape, dtype)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if begun and not (path.is_file() and path.stat().st_size == size):
+        raise StaleCacheError(
+            f"the reference cache {path.parent} is damaged: {path.name} is missing or has not its {size:,} "
+            "bytes; remove the folder to compute it anew"
+        )
     with path.open("ab") as file:
         if file.tell() != size:
             file.truncate(size)

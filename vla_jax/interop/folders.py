@@ -2,8 +2,8 @@
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,13 +27,13 @@ def whole_folder(path: Path, needs: int = 0, replace: bool = False) -> Iterator[
     """
     if not replace:
         refuse_existing(path)
-    made = _make_parents(path)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    # Named before anything is made, so that whenever it is stopped all of it is found again.
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        partial.mkdir(parents=True)
         if needs > shutil.disk_usage(path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        # As any folder: `mkdtemp` keeps its own to its owner.
-        partial.chmod(0o777 & ~_umask())
         yield partial
         if replace and path.exists():
             shutil.rmtree(path)
@@ -67,16 +67,3 @@ def refuse_existing(path: Path) -> None:
     """
     if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
         raise FileExistsError(f"{path} exists already; choose another folder, or remove it")
-
-
-def _make_parents(path: Path) -> list[Path]:
-    """Makes the folders above `path`; returns those that were not there, the innermost first."""
-    missing = [folder for folder in path.absolute().parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -107,7 +107,7 @@ def _mixed(
         scores = jnp.where(visible[:, None], scores, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
-    mixed = jnp.einsum("bgts,bgsk->bgtk", weights.astype(v.dtype), v) / total.astype(v.dtype)
+    mixed = _summed(weights, v) / total
     return rearrange(mixed, "b g (r t) k -> b g r t k", r=repeats)
 
 
@@ -224,13 +224,20 @@ def _folded_group(
     before, after = jnp.exp(before - peak), jnp.exp(after - moved(peak, together, apart))
 
     def taken(weights: Array, values: Array, layout: str) -> tuple[Array, Array]:
-        mixed = jnp.einsum("bgts,bgsk->bgtk", weights.astype(values.dtype), values)
+        mixed = _summed(weights, values)
         total = weights.sum(-1, keepdims=True)
         return moved(mixed, layout, "b v m t (g r)"), moved(total, layout, "b v m t (g r)")
 
     shared, shared_sum = taken(before, rearrange(prefix[1], "b v s g k -> (b v) g s k"), together)
     mine, my_sum = taken(after, rearrange(own[1], "b v m t g k -> (b v m) g t k"), apart)
-    return ((shared + mine) / (shared_sum + my_sum).astype(mine.dtype)).astype(queries.dtype)
+    return ((shared + mine) / (shared_sum + my_sum)).astype(queries.dtype)
+
+
+def _summed(weights: Float[Array, "b g t s"], values: Float[Array, "b g s k"]) -> Float[Array, "b g t k"]:
+    """Weights not yet divided by their sum, by values: float32, since half precision may not hold it."""
+    return jnp.einsum(
+        "bgts,bgsk->bgtk", weights.astype(values.dtype), values, preferred_element_type=jnp.float32
+    )
 
 
 def _picked(array: Float[Array, "b c *e"], order: Sequence[int]) -> Float[Array, "b d *e"]:

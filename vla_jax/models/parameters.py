@@ -123,10 +123,13 @@ def split(params: Params, pattern: str) -> tuple[Params, Params]:
 
 
 def overlay(base: Params, changes: Params) -> Params:
-    """`base` with every parameter that `changes` holds taken from there."""
+    """`base` with every parameter that `changes` holds taken from there, in the dtype `base` has it in."""
     merged = dict(base)
     for name, change in changes.items():
-        merged[name] = overlay(base.get(name, {}), change) if isinstance(change, Mapping) else change
+        if isinstance(change, Mapping):
+            merged[name] = overlay(base.get(name, {}), change)
+        else:
+            merged[name] = change.astype(base[name].dtype) if name in base else change
     return merged
 
 

@@ -45,6 +45,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def on_mesh(mesh: Mesh, tree: Any) -> Any:
+    """The tree with every array on the mesh: where it is sharded as it was, else replicated.
+
+    What a step gives back lies there. What the first step is given must too, or the second is compiled anew.
+    """
+
+    def place(array: jax.Array) -> jax.Array:
+        placed = isinstance(array.sharding, NamedSharding) and array.sharding.mesh == mesh
+        return array if placed else jax.device_put(array, replicated(mesh))
+
+    return jax.tree.map(place, tree)
+
+
 def parameter_shardings(mesh: Mesh, shapes: Any, axes: Mapping[str, Any]) -> Any:
     """Where each parameter lives.
 

@@ -29,6 +29,9 @@ class Options:
       text_weight, anchor_weight, list_weight: weights of the three terms.
       anchor_delta: the reward the chosen answer is anchored at; the paper's code uses 0.
       label_smoothing: assumed share of wrong labels of the text pair.
+
+    Raises:
+      ValueError: where there are fewer than 2 views.
     """
 
     beta: float = 0.1
@@ -40,6 +43,10 @@ class Options:
     list_weight: float = 1.0
     anchor_delta: float = 0.0
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_views < 2:
+            raise ValueError(f"options.lpoi.num_views is {self.num_views}; a list has at least 2 views")
 
 
 def recipe(options: Options) -> Recipe:

@@ -12,6 +12,8 @@ def preference_metrics(
 ) -> Mapping[str, Float[Array, " b"]]:
     """Rewards, log-probabilities and mean logits of the chosen and the rejected candidate.
 
+    Logits are a mean of every example's own mean; TRL's are one mean over all tokens of a batch.
+
     Args:
       scores: of all candidates.
       rewards: beta times their log-ratios.

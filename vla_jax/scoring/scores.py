@@ -242,7 +242,7 @@ def score(
         )
     if sequences:
         # A state of a branch has read what stands before its token; the head reads the end of sequence too.
-        prompted = _one_longer(prompted)
+        prompted = _longer(prompted, 128 if compute.attention == "splash" else 1)
     states = llava.branch_states(params, config, features, *prompted[:4], candidates, adapter, compute)
     if sequences:
         ends = rearrange(prompted.response_mask[:, responses], "b c t -> (b c) t")
@@ -280,11 +280,11 @@ def _mean_logits(
     return jax.lax.stop_gradient(total @ column / jnp.maximum(jnp.sum(counted, axis=2), 1))
 
 
-def _one_longer(prompted: Prompted) -> Prompted:
-    """Responses with one more place of padding."""
+def _longer(prompted: Prompted, by: int) -> Prompted:
+    """Responses with more places of padding: one will do, but splash attention counts in multiples of 128."""
 
     def longer(array: Array) -> Array:
-        return jnp.pad(array, ((0, 0), (0, 0), (0, 1)))
+        return jnp.pad(array, ((0, 0), (0, 0), (0, by)))
 
     return prompted._replace(
         response_tokens=longer(prompted.response_tokens),

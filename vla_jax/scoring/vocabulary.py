@@ -50,10 +50,7 @@ def _backward(kept: tuple, cotangent: Any) -> tuple[Any, Any, None]:
     def part(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         states, targets, cotangent = chunk
         _, logits, normaliser = _value(matrix, states, targets)
-        weights = cotangent[..., None] * (
-            jax.nn.one_hot(targets, logits.shape[-1]) - jnp.exp(logits - normaliser[..., None])
-        )
-        weights = weights.astype(matrix.dtype)
+        weights = cotangent[..., None].astype(matrix.dtype) * _weights(matrix, logits, normaliser, targets)
         by_states = jnp.einsum("bctw,dw->bctd", weights, matrix).astype(states.dtype)
         by_matrix = jnp.einsum(
             "bctd,bctw->dw", states.astype(matrix.dtype), weights, preferred_element_type=jnp.float32
@@ -96,8 +93,22 @@ def _slope(
     targets: Int[Array, "b c t"],
 ) -> Float[Array, "b c t d"]:
     """The gradient of a log-probability by its state: the target's column less the expected column."""
-    expected = jnp.exp(logits - normaliser[..., None]).astype(matrix.dtype)
-    return (matrix.T[targets] - jnp.einsum("bctw,dw->bctd", expected, matrix)).astype(matrix.dtype)
+    return jnp.einsum("bctw,dw->bctd", _weights(matrix, logits, normaliser, targets), matrix)
+
+
+def _weights(
+    matrix: Float[Array, "d w"],
+    logits: Float[Array, "b c t w"],
+    normaliser: Float[Array, "b c t"],
+    targets: Int[Array, "b c t"],
+) -> Float[Array, "b c t w"]:
+    """The gradient of a log-probability by the logits.
+
+    Rounded to the matrix's dtype after the difference, not before: of a token that is all but certain, the
+    difference is what is left.
+    """
+    expected = jnp.exp(logits - normaliser[..., None])
+    return (jax.nn.one_hot(targets, logits.shape[-1]) - expected).astype(matrix.dtype)
 
 
 def _in_chunks(function: Callable[..., Any], *arrays: Array) -> Any:

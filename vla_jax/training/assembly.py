@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,8 +202,9 @@ class Run:
             adapter = lora.initialise(llava.table(self.model.config), low_rank, key)
             adapter = jax.device_put(adapter, replicated(mesh))
             whole = parameters.split(base, whole_beside_adapter(low_rank, self.recipe))[0]
-        # A copy: the step donates what it trains, and the base may be the reference still.
-        return Trained(adapter, jax.tree.map(jnp.copy, whole))
+        # In float32: half precision would round updates away. A copy: the step donates what it trains, and
+        # the base may be the reference still.
+        return Trained(adapter, jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), whole))
 
     def reference(self, method: Method, base: Params, mesh: Mesh) -> ReferenceCache:
         """The reference cache, complete for the records that this run reads.
@@ -221,6 +223,10 @@ class Run:
             length=encoder.max_completion_length,
         )
         read = [self.plan.indices(step) for step in range(config.train.steps)]
+        rows, spread = (
+            config.train.microbatch_size or config.train.batch_size,
+            mesh.shape["data"] * mesh.shape["fsdp"],
+        )
         fill(
             cache,
             method,
@@ -228,7 +234,7 @@ class Run:
             np.concatenate(read),
             reader(self.source, encoder, self._skips, self.report),
             encoder,
-            config.train.microbatch_size or config.train.batch_size,
+            math.ceil(rows / spread) * spread,
             lambda batch: jax.device_put(batch, batch_sharding(mesh)),
         )
         return cache

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from vla_jax.data import Batch
 from vla_jax.models.parameters import Params
-from vla_jax.parallel import batch_sharding
+from vla_jax.parallel import batch_sharding, on_mesh
 from vla_jax.training.checkpoints import Checkpoints
 from vla_jax.training.step import Method, Metrics, TrainState, make_step
 from vla_jax.training.tracking import Tracker
@@ -50,7 +50,7 @@ def fit(
 
     Args:
       method: what a step does.
-      state: the state at step 0, placed on the mesh.
+      state: the state at step 0; what of it is sharded stays so.
       base: frozen parameters, placed on the mesh.
       open_batches: first step -> batches from there on.
       steps: steps of the whole run.
@@ -71,6 +71,7 @@ def fit(
     """
     checkpoints = Checkpoints(workdir / "checkpoints", keep_checkpoints)
     counters: dict[str, Any] = {"num_tokens": 0}
+    state = on_mesh(mesh, state)
     if checkpoints.latest is not None:
         state, restored = checkpoints.restore(state)
         counters = dict(restored)

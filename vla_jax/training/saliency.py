@@ -1,5 +1,7 @@
 """Where a loss looks: its gradient by the pixels of the views."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,6 +24,8 @@ def saliency(method: Method, trained: Trained, base: Params, batch: Batch) -> Fl
 
     Source: LPOI, section 5 (saliency maps).
     """
+
+    method = replace(method, dropout=0.0)
 
     @jax.jit
     def gradient(trained: Trained, base: Params, batch: Batch) -> Array:

@@ -83,11 +83,11 @@ class Method:
         """The state before the first step."""
         return TrainState(jnp.int32(0), trained, self.optimizer.init(trained))
 
-    def policy(self, trained: Trained, base: Params, step: Int[Array, ""] | int = 0) -> Model:
-        """Parameters and adapter of the policy."""
+    def policy(self, trained: Trained, base: Params, draw: Int[Array, ""] | int = 0) -> Model:
+        """Parameters and adapter of the policy; `draw` numbers what dropout draws."""
         adapter = trained.adapter
         if adapter is not None and self.dropout:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _DROPOUT), step)
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _DROPOUT), draw)
             adapter = lora.with_dropout(adapter, self.dropout, key)
         return overlay(base, trained.params), adapter
 
@@ -118,16 +118,16 @@ class Method:
             self.compute,
         )
 
-    def scores(self, trained: Trained, base: Params, batch: Batch, step: Int[Array, ""] | int = 0) -> Scores:
+    def scores(self, trained: Trained, base: Params, batch: Batch, draw: Int[Array, ""] | int = 0) -> Scores:
         """Scores of a batch under the policy, beside the reference's: those in the batch, or made here."""
         views = make_views(self.recipe, batch, self.seed)
-        return self.scores_of_views(trained, base, batch, views, step)
+        return self.scores_of_views(trained, base, batch, views, draw)
 
     def scores_of_views(
-        self, trained: Trained, base: Params, batch: Batch, views: Array, step: Int[Array, ""] | int = 0
+        self, trained: Trained, base: Params, batch: Batch, views: Array, draw: Int[Array, ""] | int = 0
     ) -> Scores:
         """The same, of views made already; floats can be differentiated by."""
-        recipe, policy, layout = self.recipe, self.policy(trained, base, step), _on_device(batch.layout)
+        recipe, policy, layout = self.recipe, self.policy(trained, base, draw), _on_device(batch.layout)
         known = None if batch.reference is None else ReferenceScores(*map(jnp.asarray, batch.reference))
         if known is not None or not recipe.needs_reference:
             # What only the reference looked at need not be looked at again.
@@ -217,10 +217,10 @@ class Sums(flax.struct.PyTreeNode):
 
 
 def sums_of(
-    method: Method, trained: Trained, base: Params, batch: Batch, step: Int[Array, ""] | int = 0
+    method: Method, trained: Trained, base: Params, batch: Batch, draw: Int[Array, ""] | int = 0
 ) -> Sums:
     """Losses, denominators and metrics, summed over the rows; rows of weight 0 count in none of them."""
-    losses, denominators, metrics = method.recipe.objective(method.scores(trained, base, batch, step))
+    losses, denominators, metrics = method.recipe.objective(method.scores(trained, base, batch, draw))
     present = batch.weights > 0
 
     def total(values: Float[Array, " b"]) -> Float[Array, ""]:
@@ -243,25 +243,26 @@ def gradients_and_metrics(
     Sums and denominators are carried, so the parts give what the whole would, whatever their tokens weigh.
     """
 
-    def gradients_of(part: Batch) -> tuple[Trained, Sums]:
+    def gradients_of(part: Batch, draw: Int[Array, ""] | int) -> tuple[Trained, Sums]:
         def losses(trained: Trained) -> tuple[Float[Array, ""], Sums]:
-            sums = sums_of(method, trained, base, part, step)
+            sums = sums_of(method, trained, base, part, draw)
             return sums.losses, sums
 
         return jax.grad(losses, has_aux=True)(trained)
 
     if microbatches == 1:
-        gradients, sums = gradients_of(batch)
+        gradients, sums = gradients_of(batch, step)
     else:
         # Every part takes rows from the whole breadth of the batch, hence from every device.
         parts = jax.tree.map(lambda x: rearrange(x, "(b m) ... -> m b ...", m=microbatches), batch)
         first = jax.tree.map(lambda x: x[0], parts)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradients_of, first))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradients_of, first, 0))
 
-        def add(total: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradients_of(part)), None
+        def add(total: Any, part: tuple[Batch, Int[Array, ""]]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradients_of(*part)), None
 
-        (gradients, sums), _ = jax.lax.scan(add, zeros, parts)
+        draws = step * microbatches + jnp.arange(microbatches)
+        (gradients, sums), _ = jax.lax.scan(add, zeros, (parts, draws))
     return jax.tree.map(lambda g: g / sums.denominator, gradients), sums.means()
 
 
