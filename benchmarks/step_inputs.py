@@ -24,7 +24,7 @@ class Settings:
 
     Attributes:
       checkpoint: the Hugging Face folder that all read.
-      adapter: the PEFT folder of the adapter that all begin with; the first to need it writes it.
+      adapter: the PEFT folder of the adapter that all begin with; the first PyTorch side writes it.
       steps: how many are taken, warm-up included.
       gradient_checkpointing: of the PyTorch side.
       pairs: preference pairs a step.

@@ -12,7 +12,7 @@ import pytest
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+LESS = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -21,4 +21,4 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # After the environment is set, which JAX reads when it is imported.
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", "parity" not in item.path.parts)
+    jax.config.update("jax_disable_most_optimizations", LESS and "parity" not in item.path.parts)

@@ -53,11 +53,11 @@ class ReferenceCache:
         sizes = {"records": records, "candidates": candidates, "made": made, "length": length}
         wanted = json.loads(json.dumps({**identity, **sizes}))
         manifest = folder / _MANIFEST
-        if manifest.is_file():
+        begun = manifest.is_file()
+        if begun:
             self._compare(json.loads(manifest.read_text()), wanted)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-        begun = manifest.is_file()
         self._tokens = _mapped(folder / "log_probs.f32", np.float32, (records, candidates, length), begun)
         self._made = _mapped(folder / "made.i32", np.int32, (records, made, length), begun)
         self._stamps = _mapped(folder / "stamps.u32", np.uint32, (records,), begun)

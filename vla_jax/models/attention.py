@@ -13,6 +13,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
+# The splash kernel's numbers of queries and keys are multiples of this.
+SPLASH_MULTIPLE = 128
 # Fewest queries of a block, and most blocks.
 _QUERIES = 80
 _BLOCKS = 8
@@ -266,10 +268,10 @@ def _splash_attention(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
     length, total, heads = queries.shape[1], keys.shape[1], queries.shape[2]
-    if length % 128 or total % 128:
+    if length % SPLASH_MULTIPLE or total % SPLASH_MULTIPLE:
         raise ValueError(
-            f"splash attention of {length} queries and {total} keys: both must be multiples of 128; set "
-            "data.max_prompt_length and data.max_completion_length accordingly"
+            f"splash attention of {length} queries and {total} keys: both must be multiples of "
+            f"{SPLASH_MULTIPLE}; set data.max_prompt_length and data.max_completion_length accordingly"
         )
     shape, offset = (length, total), total - length
     if window:

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from vla_jax.models.attention import SPLASH_MULTIPLE
+
 ATTENTION_BACKENDS = ("xla", "splash", "cudnn")
 REMAT_POLICIES = ("none", "block", "dots", "offload")
 # Kinds of machine on which a backend has been compared with the plain one.
@@ -41,6 +43,11 @@ class Compute:
                 raise ValueError(
                     f"compute.{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}"
                 )
+
+    @property
+    def length_multiple(self) -> int:
+        """What a sequence's length must be a multiple of."""
+        return SPLASH_MULTIPLE if self.attention == "splash" else 1
 
     def check_machine(self, platform: str) -> None:
         """Refuses an attention backend that has not been verified on this kind of machine.

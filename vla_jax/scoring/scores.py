@@ -242,7 +242,7 @@ def score(
         )
     if sequences:
         # A state of a branch has read what stands before its token; the head reads the end of sequence too.
-        prompted = _longer(prompted, 128 if compute.attention == "splash" else 1)
+        prompted = _longer(prompted, compute.length_multiple)
     states = llava.branch_states(params, config, features, *prompted[:4], candidates, adapter, compute)
     if sequences:
         ends = rearrange(prompted.response_mask[:, responses], "b c t -> (b c) t")
@@ -281,7 +281,7 @@ def _mean_logits(
 
 
 def _longer(prompted: Prompted, by: int) -> Prompted:
-    """Responses with more places of padding: one will do, but splash attention counts in multiples of 128."""
+    """Responses with so many more places of padding."""
 
     def longer(array: Array) -> Array:
         return jnp.pad(array, ((0, 0), (0, 0), (0, by)))

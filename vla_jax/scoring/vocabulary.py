@@ -50,7 +50,7 @@ def _backward(kept: tuple, cotangent: Any) -> tuple[Any, Any, None]:
     def part(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         states, targets, cotangent = chunk
         _, logits, normaliser = _value(matrix, states, targets)
-        weights = cotangent[..., None].astype(matrix.dtype) * _weights(matrix, logits, normaliser, targets)
+        weights = (cotangent[..., None] * _by_logits(logits, normaliser, targets)).astype(matrix.dtype)
         by_states = jnp.einsum("bctw,dw->bctd", weights, matrix).astype(states.dtype)
         by_matrix = jnp.einsum(
             "bctd,bctw->dw", states.astype(matrix.dtype), weights, preferred_element_type=jnp.float32
@@ -93,22 +93,16 @@ def _slope(
     targets: Int[Array, "b c t"],
 ) -> Float[Array, "b c t d"]:
     """The gradient of a log-probability by its state: the target's column less the expected column."""
-    return jnp.einsum("bctw,dw->bctd", _weights(matrix, logits, normaliser, targets), matrix)
+    weights = _by_logits(logits, normaliser, targets).astype(matrix.dtype)
+    return jnp.einsum("bctw,dw->bctd", weights, matrix)
 
 
-def _weights(
-    matrix: Float[Array, "d w"],
-    logits: Float[Array, "b c t w"],
-    normaliser: Float[Array, "b c t"],
-    targets: Int[Array, "b c t"],
-) -> Float[Array, "b c t w"]:
+def _by_logits(logits: Array, normaliser: Array, targets: Array) -> Float[Array, "b c t w"]:
     """The gradient of a log-probability by the logits.
 
-    Rounded to the matrix's dtype after the difference, not before: of a token that is all but certain, the
-    difference is what is left.
+    In float32, to be rounded after the difference: of a token that is all but certain, that is what is left.
     """
-    expected = jnp.exp(logits - normaliser[..., None])
-    return (jax.nn.one_hot(targets, logits.shape[-1]) - expected).astype(matrix.dtype)
+    return jax.nn.one_hot(targets, logits.shape[-1]) - jnp.exp(logits - normaliser[..., None])
 
 
 def _in_chunks(function: Callable[..., Any], *arrays: Array) -> Any:

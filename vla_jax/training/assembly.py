@@ -223,10 +223,8 @@ class Run:
             length=encoder.max_completion_length,
         )
         read = [self.plan.indices(step) for step in range(config.train.steps)]
-        rows, spread = (
-            config.train.microbatch_size or config.train.batch_size,
-            mesh.shape["data"] * mesh.shape["fsdp"],
-        )
+        rows = config.train.microbatch_size or config.train.batch_size
+        spread = mesh.shape["data"] * mesh.shape["fsdp"]
         fill(
             cache,
             method,
