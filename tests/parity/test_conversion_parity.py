@@ -169,8 +169,8 @@ def our_logits(model, prompts):
     return np.asarray(logits)[prompts.mask]
 
 
-def prompts_for(theirs):
-    prompts = Prompts(theirs.config, 1)
+def prompts_for(theirs, seed=1):
+    prompts = Prompts(theirs.config, seed)
     prompts.tokens = np.where(prompts.tokens == IMAGE, theirs.config.image_token_index, prompts.tokens)
     return prompts
 
@@ -318,19 +318,25 @@ def test_a_window_that_is_left_in_a_llamas_config_is_none(plain, tmp_path):
 
 
 def test_half_precision_with_a_full_precision_adapter(checkpoint, imported, tmp_path):
-    """PEFT keeps factors in float32 beside a bfloat16 base; the error is PyTorch's or less."""
+    """PEFT keeps factors in float32 beside a bfloat16 base; the error is PyTorch's or less.
+
+    Both sides round in places of their own, so that on one prompt either may be off by a third more than the
+    other; over eight they agree within a tenth.
+    """
     folder, theirs = checkpoint
-    prompts = prompts_for(theirs)
-    with_adapter(imported, tmp_path / "adapted")
+    full = with_adapter(imported, tmp_path / "adapted")
     export_checkpoint(tmp_path / "adapted", tmp_path / "peft", adapter_only=True)
-    exact = our_logits(load_model(tmp_path / "adapted"), prompts)
     import_checkpoint(str(folder), tmp_path / "half", adapter=str(tmp_path / "peft"), dtype="bfloat16")
     model = load_model(tmp_path / "half")
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}
     assert {leaf.dtype for leaf in jax.tree.leaves(model.adapter)} == {jnp.dtype("float32")}
     half = peft.PeftModel.from_pretrained(from_pretrained(folder).bfloat16(), tmp_path / "peft").eval()
-    inputs = prompts.for_torch()
-    inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
-    reference = logits_of(half, inputs)[prompts.mask] - exact
-    ours = our_logits(model, prompts) - exact
-    assert 0 < np.sqrt(np.mean(ours**2)) < 1.2 * np.sqrt(np.mean(reference**2))
+    ours, reference = [], []
+    for seed in range(8):
+        prompts = prompts_for(theirs, seed)
+        exact = our_logits(full, prompts)
+        inputs = prompts.for_torch()
+        inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
+        reference.append(np.square(logits_of(half, inputs)[prompts.mask] - exact).mean())
+        ours.append(np.square(our_logits(model, prompts) - exact).mean())
+    assert 0 < np.sqrt(np.mean(ours)) < 1.2 * np.sqrt(np.mean(reference))
