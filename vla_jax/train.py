@@ -32,6 +32,7 @@ from vla_jax.interop import Model, load_model, save_model
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
 from vla_jax.training.assembly import Run, assemble, fresh_model, world_of
 from vla_jax.training.configuration import check, fingerprint, plain
+from vla_jax.training.host_memory import keep_freed_memory
 from vla_jax.training.loop import Diverged, Interrupted
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import Trained, view_strips
@@ -239,6 +240,7 @@ def main(argv: list[str]) -> None:
     # JAX and orbax tell much of what they do; what a user must know is said here or raised.
     logging.set_verbosity(logging.ERROR)
     command = shlex.join(["python", "-m", "vla_jax.train", *sys.argv[1:]])
+    keep_freed_memory()
     try:
         train(_CONFIG.value, Path(_WORKDIR.value or ""), command)
     except Interrupted as error:
