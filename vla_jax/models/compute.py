@@ -61,8 +61,14 @@ class Compute:
                 f"{platform}; take 'xla', or set compute.allow_unverified=True and compare yourself"
             )
 
-    def checkpointed(self, block: Callable[..., Any]) -> Callable[..., Any]:
-        """A layer's function that keeps for the backward pass what `remat` says."""
+    def checkpointed(self, block: Callable[..., Any], looped: bool) -> Callable[..., Any]:
+        """A layer's function that keeps for the backward pass what `remat` says.
+
+        Args:
+          block: the function.
+          looped: it is the body of a loop, whose passes XLA keeps apart by itself. Of layers written out it
+            would merge some of what is computed again with what was computed before, and so keep it after all.
+        """
         if self.remat == "none":
             return block
         policies = jax.checkpoint_policies
@@ -71,4 +77,4 @@ class Compute:
             "dots": policies.dots_with_no_batch_dims_saveable,
             "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
         }[self.remat]
-        return jax.checkpoint(block, policy=policy, prevent_cse=False)
+        return jax.checkpoint(block, policy=policy, prevent_cse=not looped)

@@ -237,9 +237,7 @@ def run_layers(
         mixed, past = mix(q, _rotate(k, cos, sin), v, slides, past)
         x = x[:, start:] + project(rearrange(mixed, "b t h k -> b t (h k)"), "o")
         normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps).astype(embeddings.dtype)
-        # In float32, and rounded once: XLA fuses it, so that half precision costs nothing here.
-        gate, up = (project(normed, name).astype(jnp.float32) for name in ("gate", "up"))
-        gated = (jax.nn.silu(gate) * up).astype(embeddings.dtype)
+        gated = _gated(project(normed, "gate"), project(normed, "up"))
         return x + project(gated, "down"), past
 
     slides = jnp.arange(config.num_layers) >= config.full_layers
@@ -247,17 +245,18 @@ def run_layers(
     # What the layers add up is kept in float32 in half precision too: rounding the sum at every layer is what
     # would move log-probabilities most.
     x = embeddings.astype(jnp.float32)
-    if needed_from and (config.unroll or compute.unroll):
+    unroll = config.unroll or compute.unroll
+    if needed_from and unroll:
         *before, last = (jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(config.num_layers))
         for layer in before:
-            x, _ = compute.checkpointed(block)(x, layer)
-        x, _ = compute.checkpointed(partial(block, start=needed_from))(x, last)
+            x, _ = compute.checkpointed(block, looped=False)(x, layer)
+        x, _ = compute.checkpointed(partial(block, start=needed_from), looped=False)(x, last)
     else:
         x, cache = jax.lax.scan(
-            compute.checkpointed(block),
+            compute.checkpointed(block, looped=not unroll),
             x,
             layers,
-            unroll=config.num_layers if config.unroll or compute.unroll else 1,
+            unroll=config.num_layers if unroll else 1,
             length=config.num_layers,
         )
         x = x[:, needed_from:]
@@ -303,6 +302,17 @@ def _rotate(x: Float[Array, "b t h k"], cos: Array, sin: Array) -> Float[Array, 
     """Rotary position embedding with the two halves of a head as the pairs' components, as Llama has it."""
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+@jax.checkpoint
+def _gated(gate: Float[Array, "b t f"], up: Float[Array, "b t f"]) -> Float[Array, "b t f"]:
+    """silu(gate) * up in float32, rounded once.
+
+    The backward pass computes the sigmoid again: these are the widest arrays of a layer, and reading one from
+    memory takes longer.
+    """
+    wide = jax.nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
+    return wide.astype(gate.dtype)
 
 
 def _rms_norm(x: Float[Array, "b t d"], scale: Float[Array, " d"], eps: float) -> Float[Array, "b t d"]:

@@ -82,10 +82,29 @@ def apply(
         if low_rank.key is not None:
             kept = jax.random.bernoulli(low_rank.key, 1 - low_rank.dropout, rows.shape)
             seen = jnp.where(kept, rows / (1 - low_rank.dropout), 0)
-        y = y + low_rank.scale * ((seen @ low_rank.a.astype(x.dtype)) @ low_rank.b.astype(x.dtype))
+        y = y + low_rank.scale * (_narrowed(seen, low_rank.a.astype(x.dtype)) @ low_rank.b.astype(x.dtype))
     if bias is not None:
         y = y + bias.astype(x.dtype)
     return y.reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def _narrowed(rows: Float[Array, "n d"], a: Float[Array, "d r"]) -> Float[Array, "n r"]:
+    """`rows @ a`, with its gradient by `a` formed as [r d]: XLA's CPU is seven times as fast at that."""
+    return rows @ a
+
+
+def _narrowed_forward(rows: Array, a: Array) -> tuple[Array, tuple[Array, Array]]:
+    return rows @ a, (rows, a)
+
+
+def _narrowed_backward(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    rows, a = kept
+    # Without the barrier XLA turns the product and its transposition into the slow product again.
+    return cotangent @ a.T, jax.lax.optimization_barrier(cotangent.T @ rows).T
+
+
+_narrowed.defvjp(_narrowed_forward, _narrowed_backward)
 
 
 def part(adapter: Adapter | None, name: str) -> Any:
