@@ -19,7 +19,7 @@ READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 .PHONY: demo test smoke table convert-7b flops views step-vs-trl lint format clean
 .DEFAULT_GOAL := test
 
-# Huge pages, where the C library is glibc: a CPU step takes up to a quarter less time (docs/engine.md).
+# Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
 demo table: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 demo: $(READY_DEMO)
