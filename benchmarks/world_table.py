@@ -2,10 +2,11 @@
 
     make table        or: python -m benchmarks.world_table --seeds=0,1,2 --runs=runs/table
 
-Prints Markdown tables, the recipes and the ablations with mean and spread and the demo's recipe seed by seed,
-and writes them, dated, to docs/world_table.md and the recipes' also between the marks in README.md. Stop it
-whenever you like: what is finished is kept, and the same command goes on with the rest. Seeds are finished
-one after the other; where not all are, the table says of each arm how many it stands on.
+Prints Markdown tables, the recipes and the ablations with mean and spread and the demo's recipe seed by
+seed, and writes them, dated, to docs/world_table.md. Where all are finished and nothing but these settings
+was asked for, the recipes' go between the marks in README.md too. Stop it whenever you like: what is
+finished is kept, and the same command goes on with the rest. Seeds are finished one after the other; where
+not all are, the table says of each arm how many it stands on.
 """
 
 import argparse
@@ -82,13 +83,18 @@ ABLATIONS = (
 )
 
 
-def run_arm(arm: Arm, seed: int, runs: Path, extra: Sequence[str]) -> dict:
-    """Trains and evaluates one arm with one seed, unless its summary is there, and returns the summary."""
+def run_arm(arm: Arm, seed: int, runs: Path, extra: Sequence[str]) -> None:
+    """Trains and evaluates one arm with one seed, or finds that it has been done so."""
     workdir = folder(arm, seed, runs)
     command = [sys.executable, "-m", "vla_jax.train", f"--config={arm.config}", f"--workdir={workdir}"]
     settings = (f"seed={seed}", *arm.overrides, *extra)
     subprocess.run([*command, *(f"--config.{setting}" for setting in settings)], check=True)
-    return json.loads((workdir / "summary.json").read_text())
+
+
+def summary_of(arm: Arm, seed: int, runs: Path) -> dict | None:
+    """What one arm with one seed came to; None where it is not finished."""
+    file = folder(arm, seed, runs) / "summary.json"
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def folder(arm: Arm, seed: int, runs: Path) -> Path:
@@ -98,14 +104,14 @@ def folder(arm: Arm, seed: int, runs: Path) -> Path:
 
 
 def spread_table(results: dict[str, list[dict]]) -> str:
-    """Rows of arms, columns of measures: mean ± standard deviation over the seeds."""
+    """Rows of arms, columns of measures: mean ± standard deviation over seeds, where there are several."""
     rows = []
     for name, scores in results.items():
         cells = []
         for measure in _HEADINGS:
             values = np.array([score[measure] for score in scores])
-            spread = values.std(ddof=1) if len(values) > 1 else 0.0
-            cells.append(f"{values.mean():.1f} ± {spread:.1f}")
+            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.1f}{spread}")
         rows.append([name, *cells, str(len(scores))])
     return _table(["recipe", *_HEADINGS.values(), "seeds"], rows)
 
@@ -153,9 +159,10 @@ def main() -> None:
     with tqdm(total=len(seeds) * len(arms), desc="table", unit="run") as bar:
         for seed in seeds:
             for arm in arms:
-                if arguments.finished and not (folder(arm, seed, arguments.runs) / "summary.json").is_file():
+                if not arguments.finished:
+                    run_arm(arm, seed, arguments.runs, arguments.set)
+                if (summary := summary_of(arm, seed, arguments.runs)) is None:
                     continue
-                summary = run_arm(arm, seed, arguments.runs, arguments.set)
                 results.setdefault(arm.name, []).append(summary["after"])
                 if arm.name == _DEMO:
                     demo[seed] = summary
@@ -168,7 +175,7 @@ def main() -> None:
     note = (
         f"{datetime.date.today()}, seeds {arguments.seeds}: mean ± standard deviation over seeds, in "
         f"percent; {n['n']} unbiased held-out scenes and {n['pope_n']} probes a seed, greedy answers, "
-        f"{summary['steps']} steps of {summary['batch_size']}. `{command}`"
+        f"{demo[min(demo)]['steps']} steps of {demo[min(demo)]['batch_size']}. `{command}`"
     )
     recipes = [_BASE, *(arm.name for arm in ARMS)]
     compared = [arm.name for arm in ABLATIONS]
@@ -180,7 +187,9 @@ def main() -> None:
     _DOCUMENT.write_text(
         f"# Recipes on the built-in world\n\n{text}\n\n## Ablations\n\n{ablations}\n\n{_findings()}"
     )
-    if not sys.argv[1:]:
+    asked = {name: value for name, value in vars(arguments).items() if name != "finished"}
+    complete = all(len(scores) == len(seeds) for scores in results.values()) and len(results) == len(arms) + 1
+    if complete and all(value == parser.get_default(name) for name, value in asked.items()):
         write_between_marks(_README, text)
     print(f"\n{text}\n\n{ablations}")
 
