@@ -67,7 +67,7 @@ class Compute:
         Args:
           block: the function.
           looped: it is the body of a loop, whose passes XLA keeps apart by itself. Of layers written out it
-            would merge some of what is computed again with what was computed before, and so keep it after all.
+            would merge some of what is computed again with what was computed before, and keep it after all.
         """
         if self.remat == "none":
             return block
