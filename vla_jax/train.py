@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vla_jax.command_line import parse_flags
-from vla_jax.data.preference_folder import PreferenceFolder
+from vla_jax.data.published import Published
 from vla_jax.data.sources import open_source
 from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
@@ -142,7 +142,7 @@ def _can_be_measured(run: Run) -> bool:
     """Whether there is something to evaluate on; says so where a folder names no objects."""
     if run.config.evaluation.scenes == 0:
         return False
-    if isinstance(run.source, PreferenceFolder) and not run.source.object_names():
+    if isinstance(run.source, Published) and not run.source.object_names():
         print("no record names its objects, so CHAIR is not measured; add `objects` to measure it")
         return False
     return True

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.small_models import tiny_tokenizer
 from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Object, Record, Turn
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.images import Pixels
 from vla_jax.data.key_object import NAMED
 
 TOKENIZER = tiny_tokenizer()
@@ -27,7 +28,7 @@ ENCODER = Encoder(
 )
 RECORD = Record(
     key="line 7",
-    image=np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8),
+    images=(Pixels(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)),),
     question="What is in the image?",
     responses={CHOSEN: "A red cat. It sits.", REJECTED: "A blue dog, 狗."},
     further_turns=(Turn("How many?", "Just one."), Turn("Sure?", "Yes, it is!")),
@@ -74,7 +75,7 @@ def test_so_are_those_of_any_question_and_answer(question, answer):
 
 def test_the_prompt_alone_is_the_records_prefix():
     encoded = ENCODER.encode(RECORD)
-    np.testing.assert_array_equal(encoded.prefix, ENCODER.prompt(RECORD.question, *RECORD.image.shape[:2]))
+    np.testing.assert_array_equal(encoded.prefix, ENCODER.prompt(RECORD.question, [RECORD.image.shape[:2]]))
     assert (encoded.prefix == IMAGE_ID).sum() == NUM_IMAGE_TOKENS
     assert TOKENIZER.decode(encoded.prefix).endswith("ASSISTANT:")
 
@@ -109,7 +110,7 @@ def test_what_a_template_leaves_behind_an_answer_is_not_scored():
 
 
 def test_a_key_object_that_the_crop_cuts_off_is_said_so():
-    wide = replace(RECORD, image=np.zeros((30, 90, 3), np.uint8))
+    wide = replace(RECORD, images=(Pixels(np.zeros((30, 90, 3), np.uint8)),))
     cropped = replace(ENCODER, processor=ImageProcessor(24, (24, 24)))
     encoded = cropped.encode(wide)
     assert encoded.box_origin == "nothing, where the crop cuts the object off"
@@ -167,7 +168,7 @@ def with_responses(**responses):
         (
             replace(ENCODER, max_prompt_length=12),
             RECORD,
-            r"the prompt is \d+ tokens long, 4 of them the image's, and the limit is 12",
+            r"the prompt is \d+ tokens long, 4 of them the images', and the limit is 12",
             "raise data.max_prompt_length",
         ),
         (ENCODER, with_responses(chosen="A cat."), "there is no 'rejected' response", "add a 'rejected'"),
@@ -181,7 +182,7 @@ def with_responses(**responses):
         (
             ENCODER,
             replace(RECORD, question="What is <image> about?"),
-            "holds 2 <image> placeholders for one image",
+            "holds 2 <image> placeholders for 1 images",
             "take <image> out of the question",
         ),
         (

@@ -15,6 +15,10 @@ from vla_jax.data.plan import BatchPlan
 from vla_jax.data.schema import DataError, Source
 
 
+class TooManyBadRecordsError(DataError):
+    """The record with which more are bad than may be."""
+
+
 class Kept(NamedTuple):
     """What the frozen reference said of a batch.
 
@@ -31,7 +35,8 @@ class Batch(NamedTuple):
     """What one training step reads, as NumPy arrays.
 
     Attributes:
-      images: fitted images; with a layout, all tiles of each, padded to the same number.
+      images: fitted images, black where a record has none; with a layout, the tiles of all its images, padded
+        to the same number.
       boxes: key object of each, in pixels of the fitted image (of the first tile).
       prefix_tokens, prefix_mask: prompts with expanded image placeholders, left-padded.
       response_tokens, response_mask: responses, right-padded.
@@ -40,7 +45,7 @@ class Batch(NamedTuple):
       weights: 1, or 0 for a row that stands in for a bad record.
       masks: pixels of the key object; None where the encoder gives none.
       changed: response tokens that set the first two responses apart; None where the encoder marks none.
-      layout: order of the image tokens of images in tiles; None elsewhere.
+      layout: order of the image tokens in a row's tiles; None where each row has one image of one tile.
       reference: what the frozen reference said of the batch, where it was kept.
     """
 
@@ -64,11 +69,13 @@ class RecordReport:
     """What happened to records on their way into batches; filled by the loader's threads.
 
     Attributes:
+      most_bad: how many records may be bad.
       bad: record -> why it was skipped, each counted once however often it came up.
       box_origins: how key objects were found, by record.
       truncated: records with a response that was cut.
     """
 
+    most_bad: int | None = None
     bad: dict[str, DataError] = field(default_factory=dict)
     box_origins: dict[int, str] = field(default_factory=dict)
     truncated: set[int] = field(default_factory=set)
@@ -82,9 +89,20 @@ class RecordReport:
                 self.truncated.add(encoded.record_id)
 
     def skipped(self, error: DataError) -> None:
-        """Notes a record that was not."""
+        """Notes a record that was not.
+
+        Raises:
+          TooManyBadRecordsError: where it is one more than may be.
+        """
         with self._lock:
             self.bad[f"{error.source}, {error.record}"] = error
+            if self.most_bad is not None and len(self.bad) > self.most_bad:
+                raise TooManyBadRecordsError(
+                    error.source,
+                    error.record,
+                    f"{error.problem}; with it {len(self.bad)} records are bad, and {self.most_bad} may be",
+                    f"{error.remedy}, or raise data.max_bad_fraction",
+                )
 
     @property
     def origins(self) -> Counter[str]:
@@ -138,7 +156,7 @@ def batches(
       reference: (indices, records, response length) -> what the reference said of them.
 
     Raises:
-      DataError: at a bad record, unless they are skipped.
+      DataError: at a bad record, unless they are skipped, and at one too many.
     """
     read = reader(source, encoder, skip_bad_records, report)
 
@@ -165,7 +183,7 @@ def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
     prompt = encoder.padded_length(longest_prompt, encoder.max_prompt_length)
     completion = encoder.padded_length(longest_response, encoder.max_completion_length)
     tiles, image_tokens = encoder.most_tiles_and_tokens()
-    in_tiles = bool(encoder.processor.pinpoints)
+    in_tiles = encoder.tiled
 
     prefix = np.zeros((size, prompt), np.int32)
     prefix_mask = np.zeros(prefix.shape, bool)

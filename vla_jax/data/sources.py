@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vla_jax.data.preference_folder import PreferenceFolder
+from vla_jax.data import formats
+from vla_jax.data.formats.preference_folder import format_with
+from vla_jax.data.published import Published
 from vla_jax.data.schema import Source
 from vla_jax.data.world import (
     EvaluationWorld,
@@ -15,7 +17,8 @@ from vla_jax.data.world import (
 )
 
 PREFERENCE_FOLDER = "preference_folder"
-SOURCES = ("world_tags", "world_supervised", "world_preference", PREFERENCE_FOLDER)
+WORLDS = ("world_tags", "world_supervised", "world_preference")
+SOURCES = (*WORLDS, PREFERENCE_FOLDER, *formats.available())
 
 # Enough text for every word of the world to become a token.
 _CORPUS_RECORDS = 500
@@ -25,8 +28,8 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
     """The records to train on.
 
     Args:
-      data: the configuration's `data` section: `source` names the reader; `path`, `box_format` and
-        `on_bad_record` are for files; `size` and `flip_labels` for the built-in world.
+      data: the configuration's `data` section: `source` names the world or the format of a file; `path`,
+        `images` and `box_format` are for files; `size` and `flip_labels` for the built-in world.
       world: the built-in world.
 
     Raises:
@@ -43,21 +46,23 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
         case "world_preference":
             return PreferenceWorld(world, data["size"], flip_labels=data["flip_labels"])
         case "preference_folder":
-            return PreferenceFolder(data["path"], data["box_format"], data["on_bad_record"] == "skip")
+            return Published(data["path"], format_with(data["box_format"]), data["images"])
+        case format if format in formats.available():
+            return Published(data["path"], formats.named(format), data["images"])
     raise ValueError(f"data.source is {data['source']!r}; choose one of {', '.join(SOURCES)}")
 
 
 def open_evaluation(data: Mapping[str, Any], world: WorldConfig, scenes: int) -> Source:
     """The records to evaluate on: held-out scenes of the world, or the user's own annotated photographs."""
-    if data["source"] == PREFERENCE_FOLDER:
-        return open_source(data, world)
-    return EvaluationWorld(world, scenes)
+    if data["source"] in WORLDS:
+        return EvaluationWorld(world, scenes)
+    return open_source(data, world)
 
 
 def corpus(data: Mapping[str, Any], world: WorldConfig) -> Iterator[str]:
     """Texts to train a tokenizer on: the world's, and those of the source where it is a file."""
     yield from training_corpus(world, _CORPUS_RECORDS)
-    if data["source"] == PREFERENCE_FOLDER:
+    if data["source"] not in WORLDS:
         source = open_source(data, world)
-        assert isinstance(source, PreferenceFolder)
+        assert isinstance(source, Published)
         yield from source.texts()

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from vla_jax.data import Batch, BatchPlan, DataError, Encoder, RecordReport, Source, batches
 from vla_jax.data.batches import reader
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.published import Published
 from vla_jax.data.reference_cache import ReferenceCache
 from vla_jax.data.sources import corpus, open_source
 from vla_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
@@ -79,6 +80,7 @@ def encoder_of(config: ConfigDict, model: Model, recipe: Recipe | None = None) -
         max_prompt_length=config.data.max_prompt_length,
         max_completion_length=config.data.max_completion_length,
         length_multiple=config.data.length_multiple,
+        max_images=config.data.max_images,
     )
 
 
@@ -279,6 +281,11 @@ def assemble(config: ConfigDict, model: Model) -> Run:
             f"recipe {config.recipe!r} makes views of whole images, and this LLaVA-NeXT reads tiles; take "
             f"one of {', '.join(name for name in available() if named(name).tile_by_tile)}, or a LLaVA-1.5"
         )
+    if config.data.max_images > 1 and not recipe.tile_by_tile:
+        raise ValueError(
+            f"recipe {config.recipe!r} makes views of the one image of a record; set data.max_images=1, or "
+            f"take one of {', '.join(name for name in available() if named(name).tile_by_tile)}"
+        )
     if recipe.sequences and not model.config.reward_head:
         model = _with_reward_head(model, config.seed)
     if config.lora.rank and config.lora.modules_to_save:
@@ -295,17 +302,12 @@ def assemble(config: ConfigDict, model: Model) -> Run:
             f"train.frozen={config.train.frozen!r} matches {'every' if frozen else 'no'} parameter; "
             "paths look like 'vision/layers/fc1'"
         )
-    encoder, report = encoder_of(config, model, recipe), RecordReport()
-    for error in getattr(source, "bad", ()):
-        report.skipped(error)
-    checked = min(len(source), _CHECKED_RECORDS if hasattr(source, "bad") else 1)
-    for index in range(checked):
-        try:
-            report.saw(encoder.encode(source[index], getattr(source, "name", config.data.source)))
-        except DataError as error:
-            if config.data.on_bad_record != "skip":
-                raise
-            report.skipped(error)
+    skips = config.data.on_bad_record == "skip"
+    most_bad = int(config.data.max_bad_fraction * len(source)) if skips else None
+    encoder, report = encoder_of(config, model, recipe), RecordReport(most_bad)
+    read = reader(source, encoder, skips, report)
+    for index in range(min(len(source), _CHECKED_RECORDS if isinstance(source, Published) else 1)):
+        read(index)
     if not report.box_origins:
         raise DataError(
             config.data.path, "whole file", "no record of it can be used", "see bad_records.jsonl"

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vla_jax.data.sources import PREFERENCE_FOLDER
+from vla_jax.data.sources import PREFERENCE_FOLDER, WORLDS
 from vla_jax.data.world import WorldConfig
 from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
 from vla_jax.models.compute import Compute
@@ -51,10 +51,14 @@ def default_config() -> ConfigDict:
             "lora": {**asdict(LoraConfig()), "rank": 0},
             "world": {k: v for k, v in asdict(WorldConfig()).items() if k not in ("seed", "image_size")},
             "data": {
-                "source": "world_supervised",  # world_supervised, world_preference or preference_folder
-                "path": "",  # preference_folder: the JSON-lines file
-                "box_format": "xyxy_pixels",  # xyxy_pixels, xywh_pixels or xyxy_normalised
+                # world_supervised, world_preference, or the format of the file at `path`: see data/formats/.
+                "source": "world_supervised",
+                "path": "",  # file or folder as published, or tfds:NAME[:SPLIT]
+                "images": "",  # where its image paths start; by default where the file lies
+                "max_images": 1,  # of a record; one with more is bad
+                "box_format": "xyxy_pixels",  # preference_folder: xyxy_pixels, xywh_pixels or xyxy_normalised
                 "on_bad_record": "error",  # error, or skip: counted and listed in bad_records.jsonl
+                "max_bad_fraction": 0.01,  # of all records; more that are skipped stop the run
                 "size": 100_000,  # the world's records
                 "flip_labels": False,  # world_preference: the shuffled-labels control
                 "max_prompt_length": 52,  # tokens, the image's counted; a longer prompt is an error
@@ -123,7 +127,14 @@ def check(config: ConfigDict) -> None:
                 f"options.{name}.{changed[0]} is set, but the recipe is {config.recipe!r} and would "
                 f"ignore it; set options.{config.recipe}.* or recipe={name}"
             )
-    for field in ("train.steps", "train.batch_size", "checkpoint.every", "checkpoint.keep", "data.threads"):
+    for field in (
+        "train.steps",
+        "train.batch_size",
+        "checkpoint.every",
+        "checkpoint.keep",
+        "data.threads",
+        "data.max_images",
+    ):
         section, name = field.split(".")
         if config[section][name] < 1:
             raise ValueError(f"{field} is {config[section][name]}; it must be at least 1")
@@ -139,6 +150,10 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
         )
+    if not 0 <= config.data.max_bad_fraction <= 1:
+        raise ValueError(
+            f"data.max_bad_fraction is {config.data.max_bad_fraction}; give a fraction between 0 and 1"
+        )
     for field, reason in _idle(config, recipe):
         if _plain(_field(config, field)) != _plain(_field(default_config(), field)):
             raise ValueError(f"{field} is set, but {reason} would ignore it; leave it at its default")
@@ -152,11 +167,15 @@ def check(config: ConfigDict) -> None:
 
 def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Fields or sections that the rest of the configuration leaves unread, with what makes them so."""
-    if config.data.source == PREFERENCE_FOLDER:
-        yield "data.size", f"data.source={config.data.source}"
+    if config.data.source in WORLDS:
+        for field in ("path", "images", "max_images"):
+            yield f"data.{field}", f"data.source={config.data.source}"
     else:
-        yield "data.path", f"data.source={config.data.source}"
+        yield "data.size", f"data.source={config.data.source}"
+    if config.data.source != PREFERENCE_FOLDER:
         yield "data.box_format", f"data.source={config.data.source}"
+    if config.data.on_bad_record != "skip":
+        yield "data.max_bad_fraction", f"data.on_bad_record={config.data.on_bad_record}"
     if config.data.source != "world_preference":
         yield "data.flip_labels", f"data.source={config.data.source}"
     if config.lora.rank:
