@@ -77,7 +77,7 @@ def test_an_unknown_source_is_refused_with_the_known_ones():
 
 
 def test_an_unknown_way_with_bad_records_is_refused():
-    with pytest.raises(ValueError, match="data.on_bad_record is 'ignore'; choose error or skip"):
+    with pytest.raises(ValueError, match="data.on_bad_record is 'ignore'; choose one of error, skip"):
         open_source(section(on_bad_record="ignore"), WORLD)
 
 

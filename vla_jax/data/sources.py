@@ -36,8 +36,7 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
       ValueError: where there is no such source.
       DataError: where its records cannot be used.
     """
-    if data["on_bad_record"] not in ("error", "skip"):
-        raise ValueError(f"data.on_bad_record is {data['on_bad_record']!r}; choose error or skip")
+    check_choices(data)
     match data["source"]:
         case "world_tags":
             return TagWorld(world, data["size"])
@@ -47,9 +46,19 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
             return PreferenceWorld(world, data["size"], flip_labels=data["flip_labels"])
         case "preference_folder":
             return Published(data["path"], format_with(data["box_format"]), data["images"])
-        case format if format in formats.available():
+        case format:
             return Published(data["path"], formats.named(format), data["images"])
-    raise ValueError(f"data.source is {data['source']!r}; choose one of {', '.join(SOURCES)}")
+
+
+def check_choices(data: Mapping[str, Any]) -> None:
+    """Refuses words of a `data` section that name nothing.
+
+    Raises:
+      ValueError: names the field and what there is to choose.
+    """
+    for field, known in (("source", SOURCES), ("on_bad_record", ("error", "skip"))):
+        if data[field] not in known:
+            raise ValueError(f"data.{field} is {data[field]!r}; choose one of {', '.join(known)}")
 
 
 def open_evaluation(data: Mapping[str, Any], world: WorldConfig, scenes: int) -> Source:

@@ -257,13 +257,36 @@ def whole_beside_adapter(low_rank: LoraConfig, recipe: Recipe) -> str:
     return "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
 
 
-def assemble(config: ConfigDict, model: Model) -> Run:
+def check_data(config: ConfigDict) -> None:
+    """Finds that the data can be opened, and reads records of a file as far as that needs no model.
+
+    Raises:
+      DataError: at the first bad record, unless bad records are skipped.
+      ValueError: where there is no such source.
+    """
+    source = open_source(config.data.to_dict(), world_of(config, config.model.vision.image_size))
+    if config.data.on_bad_record != "skip":
+        for index in range(_checked(source)):
+            source[index]
+
+
+def _checked(source: Source) -> int:
+    """How many records are read before the first step; the world's are all alike."""
+    return min(len(source), _CHECKED_RECORDS if isinstance(source, Published) else 1)
+
+
+def assemble(config: ConfigDict, model: Model, report: RecordReport | None = None) -> Run:
     """Opens the data of a run and reads the records of files once, so that bad ones are found now.
 
     A model that comes with an adapter starts from the two merged.
 
+    Args:
+      config: the run's.
+      model: where it starts.
+      report: filled with what happens to records, now and while the run trains.
+
     Raises:
-      DataError: at the first bad record, or, where bad records are skipped, if no good one is left.
+      DataError: at the first bad record, or, where bad records are skipped, at one too many.
       ValueError: where the pattern of frozen parameters matches none, or all.
     """
     if model.adapter is not None:
@@ -303,10 +326,10 @@ def assemble(config: ConfigDict, model: Model) -> Run:
             "paths look like 'vision/layers/fc1'"
         )
     skips = config.data.on_bad_record == "skip"
-    most_bad = int(config.data.max_bad_fraction * len(source)) if skips else None
-    encoder, report = encoder_of(config, model, recipe), RecordReport(most_bad)
+    encoder, report = encoder_of(config, model, recipe), report if report is not None else RecordReport()
+    report.most_bad = int(config.data.max_bad_fraction * len(source)) if skips else None
     read = reader(source, encoder, skips, report)
-    for index in range(min(len(source), _CHECKED_RECORDS if isinstance(source, Published) else 1)):
+    for index in range(_checked(source)):
         read(index)
     if not report.box_origins:
         raise DataError(

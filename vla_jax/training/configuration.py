@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vla_jax.data.sources import PREFERENCE_FOLDER, WORLDS
+from vla_jax.data.sources import PREFERENCE_FOLDER, WORLDS, check_choices
 from vla_jax.data.world import WorldConfig
 from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
 from vla_jax.models.compute import Compute
@@ -150,6 +150,7 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
         )
+    check_choices(config.data.to_dict())
     if not 0 <= config.data.max_bad_fraction <= 1:
         raise ValueError(
             f"data.max_bad_fraction is {config.data.max_bad_fraction}; give a fraction between 0 and 1"
