@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vla_jax.data.formats import Format
-from vla_jax.data.images import ImageBytes, ImageFile, UnreadableImageError
+from vla_jax.data.images import ImageBytes, ImageFile, Pixels, UnreadableImageError
 from vla_jax.data.rows import RowError, open_rows
 from vla_jax.data.schema import DataError, Picture, Record
 
@@ -71,6 +71,8 @@ class Published:
             check_values(record)
         except (RowError, UnreadableImageError) as error:
             raise DataError(self.name, place, error.problem, error.remedy) from None
+        if self._format.keyed:
+            return record
         return replace(record, key=f"{place}, {record.key}" if record.key else place)
 
     def texts(self) -> Iterator[str]:
@@ -118,8 +120,8 @@ class Published:
             held = held.get("bytes") or held.get("path")
         if isinstance(held, bytes):
             return ImageBytes(held)
-        if isinstance(held, np.ndarray) and held.dtype == object and held.ndim == 0:
-            return ImageBytes(held.item())
+        if isinstance(held, np.ndarray) and held.ndim == 3 and held.shape[2] == 3 and held.dtype == np.uint8:
+            return Pixels(held)
         if not isinstance(held, str):
             raise RowError(f"has an image that is neither a path nor bytes: {held!r:.80}", "write its path")
         return ImageFile(self._inside(held))

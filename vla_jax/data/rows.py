@@ -267,7 +267,9 @@ def _plain(value: Any) -> Any:
             return value
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, np.ndarray) and value.dtype == object:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype == object):
         return [_plain(each) for each in value]
     return value
 

@@ -10,6 +10,7 @@ from vla_jax.data.formats import (
     llava_rlhf,
     mdpo,
     muse,
+    packed,
     povid,
     reason_seg,
     rlaif_v,
@@ -30,6 +31,7 @@ _FORMATS = {
     "trl": trl.FORMAT,
     "reason_seg": reason_seg.FORMAT,
     "muse": muse.FORMAT,
+    "packed": packed.FORMAT,
 }
 
 

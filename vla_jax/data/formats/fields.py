@@ -24,11 +24,13 @@ class Format:
       records: row -> its records, keyed by what sets them apart within the row ("" for an only one).
       count: row -> how many records it has, where that may be another number than 1; opens no image.
       identifier: field that must not have the same value twice; "" where the published sets repeat theirs.
+      keyed: the records bring keys that are theirs alone in the whole set.
     """
 
     records: Callable[[Row, OpenImage], Sequence[Record]]
     count: Callable[[Row], int] | None = None
     identifier: str = ""
+    keyed: bool = False
 
 
 def text(row: Row, field: str) -> str:
