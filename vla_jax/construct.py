@@ -91,9 +91,9 @@ def main(argv: list[str]) -> None:
         layout = (
             format_with(_BOX_FORMAT.value)
             if _SOURCE.value == "preference_folder"
-            else formats.named(_SOURCE.value)
+            else formats.named(_SOURCE.value or "")
         )
-        source = Published(_PATH.value, layout, _IMAGES.value)
+        source = Published(_PATH.value or "", layout, _IMAGES.value)
         if command == "pack":
             pack_into(source, Path(_TO.value), _ON_BAD_RECORD.value == "skip")
         else:

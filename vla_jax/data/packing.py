@@ -82,7 +82,8 @@ def _write(rows: Iterator[tuple[int, dict[str, Any]]], folder: Path) -> Path:
     # Takes a third of a second, and only packing needs it.
     import tensorflow_datasets as tfds
 
-    class VlaJaxRecords(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    # Unregistered: a process may pack twice. TFDS has no types, so that mypy sees an `object` here.
+    class VlaJaxRecords(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         """Records of vla_jax: see `vla_jax.data.formats.packed`."""
 
         VERSION = tfds.core.Version("1.0.0")
