@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vla_jax.command_line import parse_flags
 from vla_jax.data import RecordReport
-from vla_jax.data.published import Published
+from vla_jax.data.sources import Files
 from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
@@ -152,7 +152,7 @@ def _can_be_measured(run: Run) -> bool:
     """Whether there is something to evaluate on; says so where a folder names no objects."""
     if run.config.evaluation.scenes == 0:
         return False
-    if isinstance(run.source, Published) and not run.source.object_names():
+    if isinstance(run.source, Files) and not run.source.object_names():
         print("no record names its objects, so CHAIR is not measured; add `objects` to measure it")
         return False
     return True
@@ -161,6 +161,8 @@ def _can_be_measured(run: Run) -> bool:
 def _announce(run: Run, workdir: Path) -> None:
     origins = ", ".join(f"{origin} ({count})" for origin, count in run.report.origins.most_common())
     print(f"{run.config.recipe}: {len(run.source)} records, {len(run.report.bad)} bad, into {workdir}")
+    if isinstance(run.source, Files):
+        print(run.preflight.table(run.encoder, len(run.report.bad)))
     if len(run.recipe.view_names) > 1:
         print(f"key objects, of the records read so far: {origins}")
 

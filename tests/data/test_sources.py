@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from vla_jax.data import CHOSEN, REJECTED, DataError, Object
+from vla_jax.data.mixture import Mixture
 from vla_jax.data.published import Published
 from vla_jax.data.sources import SOURCES, corpus, open_evaluation, open_source
 from vla_jax.data.world import EvaluationWorld, PreferenceWorld, SupervisedWorld, WorldConfig
@@ -20,6 +21,7 @@ def section(**changed):
         "source": "world_preference",
         "path": "",
         "images": "",
+        "mixture": (),
         "box_format": "xyxy_pixels",
         "on_bad_record": "error",
         "size": 20,
@@ -95,3 +97,33 @@ def test_a_tokenizer_is_trained_on_the_world_and_on_the_file(file):
     assert len(world) > 500
     both = list(corpus(section(source="preference_folder", path=str(file), box_format="xywh_pixels"), WORLD))
     assert both == [*world, "Zebra?", "A quokka.", "A zebra."]
+
+
+# --- mixtures ----------------------------------------------------------------------------------------
+
+
+def test_a_mixture_of_files_has_their_records_and_weights(file):
+    other = file.with_name("other.jsonl")
+    other.write_text(file.read_text())
+    parts = (
+        {"source": "preference_folder", "path": str(file), "box_format": "xywh_pixels"},
+        {"source": "trl", "path": str(other), "weight": 5},
+    )
+    source = open_source(section(source="mixture", mixture=parts), WORLD)
+    assert isinstance(source, Mixture) and len(source) == 4
+    assert [part.weight for part in source.parts] == [2.0, 5.0]
+    assert source[0].responses[CHOSEN] == "A quokka." and source.object_names() == {"zebra"}
+
+
+@pytest.mark.parametrize(
+    "parts, problem",
+    [
+        ((), "data.mixture is empty"),
+        (({"source": "trl"},), "a part that is no file"),
+        (({"source": "world_tags", "path": "a"},), "a part that is no file"),
+        (({"source": "trl", "path": "a", "share": 3},), "a part with 'share'"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused(parts, problem):
+    with pytest.raises(ValueError, match=problem):
+        open_source(section(source="mixture", mixture=parts), WORLD)

@@ -29,7 +29,8 @@ class Encoded:
       box: key object in pixels of that image; `box_origin` says how it was found.
       prefix: prompt ids with the image placeholder expanded.
       responses: ids of each response; `scored` marks those that count.
-      truncated: how many responses were cut to the length limit.
+      lengths: of each response before it was cut to the limit.
+      image_tokens: how many of the prompt's ids stand for images.
       record_id: 32-bit hash of the record's key, for keyed randomness.
       mask: pixels of the key object in the fitted image; None where the encoder has no `masks`.
       changed: tokens of each response that set the first two apart; None where it has no `changes`.
@@ -43,11 +44,17 @@ class Encoded:
     prefix: Int[np.ndarray, " s"]
     responses: tuple[Int[np.ndarray, " t"], ...]
     scored: tuple[Bool[np.ndarray, " t"], ...]
-    truncated: int
+    lengths: tuple[int, ...]
+    image_tokens: int
     record_id: int
     mask: Bool[np.ndarray, "y x"] | None = None
     changed: tuple[Bool[np.ndarray, " t"], ...] | None = None
     layout: Int[np.ndarray, " n"] | None = None
+
+    @property
+    def truncated(self) -> int:
+        """How many responses were cut."""
+        return sum(len(ids) < length for ids, length in zip(self.responses, self.lengths, strict=True))
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,8 @@ class Encoder:
             prefix=prefix,
             responses=responses,
             scored=tuple(scored[:limit] for _, scored in encoded),
-            truncated=sum(len(ids) > limit for ids, _ in encoded),
+            lengths=tuple(len(ids) for ids, _ in encoded),
+            image_tokens=sum(self.image_tokens(height, width) for height, width in sizes),
             record_id=zlib.crc32(record.key.encode()),
             mask=self._mask(key, box) if self.masks else None,
             changed=_changed(responses) if self.changes else None,
@@ -301,6 +309,15 @@ class Encoder:
         begun = first is not None and text.startswith(first)
         encoded = self.tokenizer(text, add_special_tokens=not begun, return_offsets_mapping=True)
         return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"]).reshape(-1, 2)
+
+
+def stamp(row: Encoded) -> int:
+    """A hash of everything the model sees of a record, never 0."""
+    total = zlib.crc32(row.image.tobytes())
+    columns = [row.box, row.prefix, *row.responses, row.mask, row.layout]
+    for column in (column for column in columns if column is not None):
+        total = zlib.crc32(column.tobytes(), zlib.crc32(str(column.shape).encode(), total))
+    return zlib.crc32(str(row.record_id).encode(), total) or 1
 
 
 def _changed(responses: Sequence[Int[np.ndarray, " t"]]) -> tuple[Bool[np.ndarray, " t"], ...]:

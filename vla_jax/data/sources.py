@@ -5,6 +5,7 @@ from typing import Any
 
 from vla_jax.data import formats
 from vla_jax.data.formats.preference_folder import format_with
+from vla_jax.data.mixture import Mixture
 from vla_jax.data.published import Published
 from vla_jax.data.schema import Source
 from vla_jax.data.world import (
@@ -18,7 +19,11 @@ from vla_jax.data.world import (
 
 PREFERENCE_FOLDER = "preference_folder"
 WORLDS = ("world_tags", "world_supervised", "world_preference")
-SOURCES = (*WORLDS, PREFERENCE_FOLDER, *formats.available())
+MIXTURE = "mixture"
+SOURCES = (*WORLDS, PREFERENCE_FOLDER, *formats.available(), MIXTURE)
+
+# What is read from files.
+Files = Published | Mixture
 
 # Enough text for every word of the world to become a token.
 _CORPUS_RECORDS = 500
@@ -29,7 +34,8 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
 
     Args:
       data: the configuration's `data` section: `source` names the world or the format of a file; `path`,
-        `images` and `box_format` are for files; `size` and `flip_labels` for the built-in world.
+        `images` and `box_format` are for files, `mixture` for several of them; `size` and `flip_labels` for
+        the built-in world.
       world: the built-in world.
 
     Raises:
@@ -44,10 +50,33 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
             return SupervisedWorld(world, data["size"])
         case "world_preference":
             return PreferenceWorld(world, data["size"], flip_labels=data["flip_labels"])
-        case "preference_folder":
-            return Published(data["path"], format_with(data["box_format"]), data["images"])
-        case format:
-            return Published(data["path"], formats.named(format), data["images"])
+        case "mixture":
+            return _mixture(data)
+    return _file(data)
+
+
+def _file(data: Mapping[str, Any]) -> Published:
+    own = data["source"] == PREFERENCE_FOLDER
+    format = format_with(data["box_format"]) if own else formats.named(data["source"])
+    return Published(data["path"], format, data["images"])
+
+
+def _mixture(data: Mapping[str, Any]) -> Mixture:
+    files, weights = [], []
+    for part in data["mixture"]:
+        if unknown := set(part) - {"source", "path", "images", "box_format", "weight"}:
+            raise ValueError(
+                f"data.mixture has a part with {min(unknown)!r}; see data.mixture in the configuration"
+            )
+        if part.get("source") in (*WORLDS, MIXTURE) or not {"source", "path"} <= set(part):
+            raise ValueError(
+                "data.mixture has a part that is no file; give it 'source', its format, and 'path'"
+            )
+        files.append(_file({"images": "", "box_format": data["box_format"], **part}))
+        weights.append(float(part.get("weight", len(files[-1]))))
+    if not files:
+        raise ValueError("data.mixture is empty; name files in it, or another data.source")
+    return Mixture(files, weights)
 
 
 def check_choices(data: Mapping[str, Any]) -> None:
@@ -73,5 +102,5 @@ def corpus(data: Mapping[str, Any], world: WorldConfig) -> Iterator[str]:
     yield from training_corpus(world, _CORPUS_RECORDS)
     if data["source"] not in WORLDS:
         source = open_source(data, world)
-        assert isinstance(source, Published)
+        assert isinstance(source, Files)
         yield from source.texts()
