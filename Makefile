@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table convert-7b flops views step-vs-trl lint format clean
+.PHONY: demo test smoke table convert-7b data flops views step-vs-trl lint format clean
 .DEFAULT_GOAL := test
 
 # Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
@@ -30,6 +30,9 @@ table: $(READY_DEMO)
 
 convert-7b: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.convert_7b
+
+data: $(READY_TEST)
+	$(BIN)/python -m benchmarks.data
 
 flops: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.flops

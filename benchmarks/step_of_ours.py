@@ -14,6 +14,7 @@ from benchmarks.flops import program_flops
 from benchmarks.step_inputs import Read, Ready, Settings, Step, make_pairs, peak_bytes
 from vla_jax.data import CHOSEN, REJECTED, Batch, Encoder, Record
 from vla_jax.data.batches import Kept, collate
+from vla_jax.data.images import Pixels
 from vla_jax.interop import Model, import_model
 from vla_jax.interop.peft import is_adapter, read_adapter
 from vla_jax.models import LoraConfig, llava, lora
@@ -140,7 +141,7 @@ def with_reference(method: Method, model: Model, batches: Sequence[Batch]) -> li
 def prepared(model: Model, settings: Settings) -> tuple[list[Batch], float]:
     """The batches in the order of their pairs, and how long one takes to make."""
     records = [
-        Record(pair.key, pair.image, pair.question, {CHOSEN: pair.chosen, REJECTED: pair.rejected})
+        Record(pair.key, (Pixels(pair.image),), pair.question, {CHOSEN: pair.chosen, REJECTED: pair.rejected})
         for pair in make_pairs(settings.steps * settings.pairs)
     ]
     encoder = Encoder(

@@ -189,10 +189,17 @@ def test_a_bad_record_is_named_or_skipped_and_listed(tmp_path, base):
     assert f"{path}, line 8" in refused.stderr and "Traceback" not in refused.stderr
     assert not (tmp_path / "error").exists()
 
-    skipped = run("preference_folder", tmp_path / "skip", *settings, "data.on_bad_record=skip")
+    # More than may be: they are listed, and nothing is trained.
+    skip = (*settings, "data.on_bad_record=skip")
+    too_many = run("preference_folder", tmp_path / "skip", *skip, "data.max_bad_fraction=0.2")
+    assert too_many.returncode == 1 and "with it 2 records are bad, and 1 may be" in too_many.stderr
+    assert [file.name for file in (tmp_path / "skip").iterdir()] == ["bad_records.jsonl"]
+
+    skipped = run("preference_folder", tmp_path / "skip", *skip, "data.max_bad_fraction=0.25")
     assert skipped.returncode == 0, skipped.stderr
     listed = [json.loads(line) for line in (tmp_path / "skip" / "bad_records.jsonl").read_text().splitlines()]
     assert sorted(row["record"] for row in listed) == ["line 7", "line 8"]
+    assert all(row["problem"] and row["remedy"] for row in listed)
     assert json.loads((tmp_path / "skip" / "summary.json").read_text())["skipped_records"] == 2
 
 
@@ -212,7 +219,7 @@ def test_a_folder_that_names_no_objects_trains_and_says_that_nothing_is_measured
     "setting, says",
     [
         ("data.source=nonsense", "choose one of"),
-        ("data.on_bad_record=nonsense", "choose error or skip"),
+        ("data.on_bad_record=nonsense", "choose one of error, skip"),
         ("optimizer.schedule=nonsense", "choose one of"),
     ],
 )

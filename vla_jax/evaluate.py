@@ -15,9 +15,8 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from vla_jax.command_line import parse_flags
-from vla_jax.data.preference_folder import PreferenceFolder
 from vla_jax.data.schema import Source
-from vla_jax.data.sources import open_evaluation
+from vla_jax.data.sources import Files, open_evaluation
 from vla_jax.data.world import CATEGORIES, WorldConfig
 from vla_jax.evaluation import Vocabulary
 from vla_jax.evaluation.runner import Evaluation, run
@@ -33,7 +32,7 @@ def open_scenes(config: ConfigDict, image_size: int) -> tuple[Source, Vocabulary
     """
     world = WorldConfig(seed=config.seed, image_size=image_size, **config.world.to_dict())
     source = open_evaluation(config.data.to_dict(), world, config.evaluation.scenes)
-    if isinstance(source, PreferenceFolder):
+    if isinstance(source, Files):
         return source, Vocabulary.coco(also=source.object_names())
     return source, Vocabulary.from_names(category.name for category in CATEGORIES)
 

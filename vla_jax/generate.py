@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
             seed=_SEED.value,
         )
     except UnreadableImageError as error:
-        sys.exit(f"error: no image that can be read: {error}; give a PNG or JPEG file")
+        sys.exit(f"error: --image {error}; give a PNG or JPEG file")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(text)

@@ -23,21 +23,21 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vla_jax.command_line import parse_flags
-from vla_jax.data.preference_folder import PreferenceFolder
-from vla_jax.data.sources import open_source
+from vla_jax.data import RecordReport
+from vla_jax.data.sources import Files
 from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
-from vla_jax.training.assembly import Run, assemble, fresh_model, world_of
+from vla_jax.training.assembly import Run, assemble, check_data, fresh_model
 from vla_jax.training.configuration import check, fingerprint, plain
 from vla_jax.training.host_memory import keep_freed_memory
 from vla_jax.training.loop import Diverged, Interrupted
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import Trained, view_strips
 from vla_jax.training.tracking import read_metrics
-from vla_jax.training.workdir import check_free, claim, write_json
+from vla_jax.training.workdir import BAD_RECORDS, check_free, claim, write_json
 
 # The gallery's scenes are drawn this large: a reader should see them better than the model does.
 _GALLERY_SIZE = 216
@@ -68,9 +68,20 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
         return json.loads((workdir / "summary.json").read_text())
 
     # What is wrong with the data shows here, not after the minutes a base model may take.
-    open_source(config.data.to_dict(), world_of(config, config.model.vision.image_size))
+    check_data(config)
     model = base_model(config)
-    run = assemble(config, model)
+    report = RecordReport()
+    try:
+        return _train(config, model, report, workdir, command, started)
+    finally:
+        _write_bad_records(report, workdir)
+
+
+def _train(
+    config: ConfigDict, model: Model, report: RecordReport, workdir: Path, command: str, started: float
+) -> dict[str, Any]:
+    """`train`, of a configuration that was checked and a base model that is there."""
+    run = assemble(config, model, report)
     claim(workdir, config)
     _announce(run, workdir)
 
@@ -79,7 +90,6 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
     before = _evaluate_once(config, run.model, workdir, "before") if measured and aligned else None
     trained = run.train(workdir, config.recipe)
     after = _evaluate_once(config, trained, workdir, "after") if measured else None
-    _write_bad_records(run, workdir)
 
     summary = {
         "recipe": config.recipe,
@@ -142,7 +152,7 @@ def _can_be_measured(run: Run) -> bool:
     """Whether there is something to evaluate on; says so where a folder names no objects."""
     if run.config.evaluation.scenes == 0:
         return False
-    if isinstance(run.source, PreferenceFolder) and not run.source.object_names():
+    if isinstance(run.source, Files) and not run.source.object_names():
         print("no record names its objects, so CHAIR is not measured; add `objects` to measure it")
         return False
     return True
@@ -151,21 +161,23 @@ def _can_be_measured(run: Run) -> bool:
 def _announce(run: Run, workdir: Path) -> None:
     origins = ", ".join(f"{origin} ({count})" for origin, count in run.report.origins.most_common())
     print(f"{run.config.recipe}: {len(run.source)} records, {len(run.report.bad)} bad, into {workdir}")
+    if isinstance(run.source, Files):
+        print(run.preflight.table(run.encoder, len(run.report.bad)))
     if len(run.recipe.view_names) > 1:
         print(f"key objects, of the records read so far: {origins}")
-    _write_bad_records(run, workdir)
 
 
-def _write_bad_records(run: Run, workdir: Path) -> None:
+def _write_bad_records(report: RecordReport, workdir: Path) -> None:
     """Lists every record that was skipped, with its reason."""
-    if not run.report.bad:
+    if not report.bad:
         return
     rows = [
         {"source": e.source, "record": e.record, "problem": e.problem, "remedy": e.remedy}
-        for e in run.report.bad.values()
+        for e in report.bad.values()
     ]
-    (workdir / "bad_records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    print(f"{len(rows)} bad records skipped; they are listed in {workdir / 'bad_records.jsonl'}")
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / BAD_RECORDS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    print(f"{len(rows)} bad records skipped; they are listed in {workdir / BAD_RECORDS}")
 
 
 def _evaluate_once(config: ConfigDict, model: Model, workdir: Path, when: str) -> Evaluation:

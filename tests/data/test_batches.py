@@ -20,6 +20,7 @@ from vla_jax.data import (
 )
 from vla_jax.data.batches import collate
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.images import Pixels
 
 ENCODER = Encoder(
     tiny_tokenizer(),
@@ -38,7 +39,7 @@ def record(index):
     boxes = {"objects": (Object("cat", (1.0, 2.0, 9.0, 9.0)),)} if index % 2 else {}
     return Record(
         key=f"line {index}",
-        image=np.full((20, 30, 3), index, np.uint8),
+        images=(Pixels(np.full((20, 30, 3), index, np.uint8)),),
         question=QUESTIONS[index % 3],
         responses={CHOSEN: ANSWERS[index % 3], REJECTED: ANSWERS[(index + 1) % 3]},
         **boxes,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.small_models import tiny_tokenizer
 from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Object, Record, Turn
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.images import ImageBytes, Pixels
 from vla_jax.data.key_object import NAMED
 
 TOKENIZER = tiny_tokenizer()
@@ -27,7 +28,7 @@ ENCODER = Encoder(
 )
 RECORD = Record(
     key="line 7",
-    image=np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8),
+    images=(Pixels(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)),),
     question="What is in the image?",
     responses={CHOSEN: "A red cat. It sits.", REJECTED: "A blue dog, 狗."},
     further_turns=(Turn("How many?", "Just one."), Turn("Sure?", "Yes, it is!")),
@@ -74,7 +75,7 @@ def test_so_are_those_of_any_question_and_answer(question, answer):
 
 def test_the_prompt_alone_is_the_records_prefix():
     encoded = ENCODER.encode(RECORD)
-    np.testing.assert_array_equal(encoded.prefix, ENCODER.prompt(RECORD.question, *RECORD.image.shape[:2]))
+    np.testing.assert_array_equal(encoded.prefix, ENCODER.prompt(RECORD.question, [RECORD.image.shape[:2]]))
     assert (encoded.prefix == IMAGE_ID).sum() == NUM_IMAGE_TOKENS
     assert TOKENIZER.decode(encoded.prefix).endswith("ASSISTANT:")
 
@@ -109,7 +110,7 @@ def test_what_a_template_leaves_behind_an_answer_is_not_scored():
 
 
 def test_a_key_object_that_the_crop_cuts_off_is_said_so():
-    wide = replace(RECORD, image=np.zeros((30, 90, 3), np.uint8))
+    wide = replace(RECORD, images=(Pixels(np.zeros((30, 90, 3), np.uint8)),))
     cropped = replace(ENCODER, processor=ImageProcessor(24, (24, 24)))
     encoded = cropped.encode(wide)
     assert encoded.box_origin == "nothing, where the crop cuts the object off"
@@ -167,7 +168,7 @@ def with_responses(**responses):
         (
             replace(ENCODER, max_prompt_length=12),
             RECORD,
-            r"the prompt is \d+ tokens long, 4 of them the image's, and the limit is 12",
+            r"the prompt is \d+ tokens long, 4 of them the images', and the limit is 12",
             "raise data.max_prompt_length",
         ),
         (ENCODER, with_responses(chosen="A cat."), "there is no 'rejected' response", "add a 'rejected'"),
@@ -181,7 +182,7 @@ def with_responses(**responses):
         (
             ENCODER,
             replace(RECORD, question="What is <image> about?"),
-            "holds 2 <image> placeholders for one image",
+            "holds 2 <image> placeholders for 1 images",
             "take <image> out of the question",
         ),
         (
@@ -228,3 +229,77 @@ def test_a_template_that_rewrites_the_prompt_once_answered_is_refused():
     )
     with pytest.raises(DataError, match="renders the prompt differently once it is answered"):
         replace(ENCODER, tokenizer=tokenizer).encode(RECORD)
+
+
+# --- no image, several, turns before the question ------------------------------------------------------
+
+
+def messages_before(record):
+    """The conversation up to the answer, as chat templates take it."""
+    system = {"role": "system", "content": [{"type": "text", "text": record.system}]}
+    messages = [system] if record.system else []
+    asked = [*record.history, Turn(record.question, "")]
+    for i, turn in enumerate(asked):
+        images = [{"type": "image"}] * (len(record.images) if i == 0 else 0)
+        messages.append({"role": "user", "content": [*images, {"type": "text", "text": turn.question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
+    return messages[:-1]
+
+
+@pytest.mark.parametrize("system", ["", "Be brief."])
+@pytest.mark.parametrize("history", [(), (Turn("Who?", "Me."), Turn("Why?", "So."))])
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_a_prompt_has_its_images_and_the_turns_before(images, history, system):
+    record = replace(RECORD, images=RECORD.images * images, history=history, system=system)
+    encoder = replace(ENCODER, max_images=3, max_prompt_length=120)
+    encoded, before = encoder.encode(record), messages_before(record)
+    prompt = TOKENIZER.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
+    assert encoded.prefix.tolist() == in_one_go(prompt)
+    for ids, role in zip(encoded.responses, (CHOSEN, REJECTED), strict=True):
+        answer = {"role": "assistant", "content": [{"type": "text", "text": record.responses[role]}]}
+        whole = TOKENIZER.apply_chat_template([*before, answer], tokenize=False)
+        assert [*encoded.prefix, *ids] == in_one_go(whole)
+        assert ids[-1] == TOKENIZER.eos_token_id
+    assert all(scored.all() for scored in encoded.scored)
+    assert encoded.image.shape == (images, 24, 24, 3)
+    np.testing.assert_array_equal(encoded.layout, 1 + np.arange(images * NUM_IMAGE_TOKENS))
+
+
+def test_a_record_without_an_image_is_black_beside_others_that_have_one():
+    encoded = ENCODER.encode(replace(RECORD, images=()))
+    assert encoded.image.shape == (24, 24, 3) and not encoded.image.any() and encoded.layout is None
+    assert IMAGE_ID not in encoded.prefix and encoded.box_origin == "nothing, where there is no image"
+    assert not encoded.box.any()
+
+
+def test_tiles_of_several_images_follow_each_other():
+    """Of an image in tiles, 0 in a layout is the newline, and what follows counts on from image to image."""
+    anyres = replace(ENCODER, processor=ImageProcessor(24, (24, 24), pinpoints=((24, 48), (48, 48))))
+    wide, tall = (Pixels(np.zeros(size, np.uint8)) for size in ((20, 40, 3), (48, 48, 3)))
+    alone = [anyres.layout([image.size]) for image in (wide, tall)]
+    both = replace(anyres, max_images=2, max_prompt_length=120).encode(replace(RECORD, images=(wide, tall)))
+    tiles = 1 + 2, 1 + 4
+    assert len(both.image) == sum(tiles)
+    moved = np.where(alone[1], alone[1] + tiles[0] * NUM_IMAGE_TOKENS, 0)
+    np.testing.assert_array_equal(both.layout, np.concatenate([alone[0], moved]))
+    assert both.layout.max() < 1 + sum(tiles) * NUM_IMAGE_TOKENS
+
+
+def test_more_images_than_are_read_are_refused():
+    with pytest.raises(DataError, match="line 7: there are 2 images and at most 1 are read; raise data"):
+        ENCODER.encode(replace(RECORD, images=RECORD.images * 2))
+
+
+def test_a_template_that_leaves_the_system_message_out_is_refused():
+    tokenizer = tiny_tokenizer.__wrapped__()
+    said = "{% for part in message['content'] %}{{ part['text'] }} {% endfor %}"
+    assert said in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(said, "", 1)
+    with pytest.raises(DataError, match="the model's chat template leaves the system message out"):
+        replace(ENCODER, tokenizer=tokenizer).encode(replace(RECORD, system="Be brief."))
+
+
+def test_an_image_that_cannot_be_read_is_the_records_fault():
+    broken = replace(RECORD, images=(ImageBytes(b"no image", "a.jpg"),))
+    with pytest.raises(DataError, match=r"pairs.jsonl, line 7: names an image that cannot be read: a\.jpg"):
+        ENCODER.encode(broken, "pairs.jsonl")

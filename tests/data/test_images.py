@@ -1,50 +1,132 @@
-"""Images padded to a square: a box drawn before is where `fit_box` says it is after."""
+"""Images of every kind that data sets hold, and files that only look like images."""
+
+import io
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from vla_jax.data.image_processing import ImageProcessor
+from tests.shared_data import shared
+from vla_jax.data.images import ImageBytes, ImageFile, Pixels, UnreadableImageError
 
-CLIP_MEAN = (122, 116, 104)
+HEIGHT, WIDTH = 20, 30
+PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+GREY = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 100
 
 
-def test_an_image_of_the_right_size_stays_as_it_is():
-    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
-    np.testing.assert_array_equal(ImageProcessor.square(24)(image)[0], image)
-    assert ImageProcessor.square(24).fit_box((1.0, 2.0, 3.0, 4.0), 24, 24) == (1.0, 2.0, 3.0, 4.0)
+def encoded(image, kind="png", **options):
+    with io.BytesIO() as file:
+        image.save(file, kind, **options)
+        return file.getvalue()
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("height, width", [(40, 80), (80, 40), (37, 53), (48, 48), (24, 1), (200, 300)])
-def test_the_whole_image_becomes_a_square_padded_with_clips_mean(height, width):
-    processor = ImageProcessor.square(48)
-    (fitted,) = processor(np.zeros((height, width, 3), np.uint8))
-    assert fitted.shape == (48, 48, 3) and fitted.dtype == np.uint8
-    x0, y0, x1, y1 = processor.fit_box((0, 0, width, height), height, width)
-    outside = np.ones((48, 48), bool)
-    outside[max(int(y0) - 3, 0) : int(np.ceil(y1)) + 3, max(int(x0) - 3, 0) : int(np.ceil(x1)) + 3] = False
-    assert (fitted[outside] == CLIP_MEAN).all()
-    assert max(x1 - x0, y1 - y0) == 48
+def test_files_bytes_and_arrays_say_the_same(tmp_path):
+    content = encoded(Image.fromarray(PIXELS))
+    (tmp_path / "a.png").write_bytes(content)
+    for image in (ImageFile(tmp_path / "a.png"), ImageBytes(content), Pixels(PIXELS)):
+        assert image.size == (HEIGHT, WIDTH)
+        np.testing.assert_array_equal(image.pixels(), PIXELS)
+        np.testing.assert_array_equal(ImageBytes(image.encoded()).pixels(), PIXELS)
 
 
-@pytest.mark.parametrize("size", [24, 48, 96])
-@given(height=st.integers(20, 90), width=st.integers(20, 90), data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_a_rectangle_lies_after_fitting_where_fit_box_says(size, height, width, data):
-    x0, y0 = data.draw(st.integers(0, width - 8)), data.draw(st.integers(0, height - 8))
-    x1, y1 = data.draw(st.integers(x0 + 8, width)), data.draw(st.integers(y0 + 8, height))
-    # White on the padding's own colour: every edge of the rectangle, also one on the image's border, is then
-    # where the interpolation is halfway between the two.
-    image = np.full((height, width, 3), (122, 116, 104), np.uint8)
-    image[y0:y1, x0:x1] = 255
-    processor = ImageProcessor.square(size)
-    weight = (processor(image)[0].astype(float).min(-1) - 104).clip(0) / 151
-    left, top, right, bottom = processor.fit_box((x0, y0, x1, y1), height, width)
-    centres = np.arange(size) + 0.5
-    if right - left < 3 or bottom - top < 3:  # too small to be found by its threshold
-        return
-    rows, columns = centres[weight.max(1) > 0.5], centres[weight.max(0) > 0.5]
-    np.testing.assert_allclose([columns.min() - 0.5, rows.min() - 0.5], [left, top], atol=1.01)
-    np.testing.assert_allclose([columns.max() + 0.5, rows.max() + 0.5], [right, bottom], atol=1.01)
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
+def test_modes_become_rgb_as_pil_converts_them(mode):
+    image = Image.fromarray(PIXELS).convert(mode)
+    read = ImageBytes(encoded(image))
+    np.testing.assert_array_equal(read.pixels(), np.asarray(image.convert("RGB")))
+    assert read.size == (HEIGHT, WIDTH)
+
+
+def test_cmyk_photographs_are_read():
+    plain = np.broadcast_to(np.array([200, 30, 90], np.uint8), (HEIGHT, WIDTH, 3))
+    read = ImageBytes(encoded(Image.fromarray(plain).convert("CMYK"), "jpeg", quality=95)).pixels()
+    assert np.abs(read.astype(int) - plain).max() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_stand_upright(orientation):
+    """As a viewer shows them: EXIF says how the camera was held."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    read = ImageBytes(encoded(Image.fromarray(PIXELS), "png", exif=exif))
+    transposed = {
+        1: PIXELS,
+        2: PIXELS[:, ::-1],
+        3: PIXELS[::-1, ::-1],
+        4: PIXELS[::-1],
+        5: PIXELS.transpose(1, 0, 2),
+        6: np.rot90(PIXELS, -1),
+        7: PIXELS[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(PIXELS, 1),
+    }[orientation]
+    np.testing.assert_array_equal(read.pixels(), transposed)
+    assert read.size == transposed.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_grey_values_of_16_bits_are_scaled_not_cut_off(kind):
+    read = ImageBytes(encoded(Image.fromarray(GREY), kind)).pixels()
+    np.testing.assert_array_equal(
+        read, np.round(GREY / 65535 * 255).astype(np.uint8)[..., None].repeat(3, -1)
+    )
+    assert 0 < read.mean() < 255
+
+
+def test_of_an_animation_the_first_frame_is_read():
+    first, second = (Image.fromarray(frame).quantize(32) for frame in (PIXELS, 255 - PIXELS))
+    content = encoded(first, "gif", save_all=True, append_images=[second])
+    np.testing.assert_array_equal(ImageBytes(content).pixels(), np.asarray(first.convert("RGB")))
+
+
+def bomb(side):
+    """A PNG whose header says that it is large."""
+    header = b"IHDR" + side.to_bytes(4) * 2 + bytes([8, 2, 0, 0, 0])
+    chunk = (13).to_bytes(4) + header + zlib.crc32(header).to_bytes(4)
+    return b"\x89PNG\r\n\x1a\n" + chunk + encoded(Image.fromarray(PIXELS))[33:]
+
+
+BROKEN = {
+    "empty": (b"", "cannot be read"),
+    "html": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "cannot be read"),
+    "half a jpeg": (encoded(Image.fromarray(PIXELS), "jpeg")[:400], "cannot be read"),
+    "half a png": (encoded(Image.fromarray(PIXELS))[:200], "cannot be read"),
+    "30,000 x 30,000": (bomb(30_000), r"cannot be read|of 30000x30000 pixels"),
+    "10,000 x 10,000": (bomb(10_000), "of 10000x10000 pixels"),
+    "floats": (encoded(Image.fromarray(PIXELS[..., 0].astype(np.float32)), "tiff"), "beyond 16 bits"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_no_whole_image_is_refused_by_name(tmp_path, case):
+    content, problem = BROKEN[case]
+    (tmp_path / "b.jpg").write_bytes(content)
+    for image in (ImageFile(tmp_path / "b.jpg"), ImageBytes(content, "b.jpg")):
+        with pytest.raises(UnreadableImageError, match=rf"({problem}).*b\.jpg|b\.jpg.*({problem})"):
+            image.pixels()
+
+
+def test_a_file_that_is_missing_is_refused_by_name(tmp_path):
+    for look in (lambda image: image.size, lambda image: image.pixels()):
+        with pytest.raises(UnreadableImageError, match=r"an image that is missing: .*gone\.jpg"):
+            look(ImageFile(tmp_path / "gone.jpg"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_photograph_broken_anywhere_is_read_or_refused(data):
+    """Nothing else may come of it: no other error, no array of another shape."""
+    photographs = sorted(shared("photos/images").glob("*.jpg"))[:3]
+    content = bytearray(data.draw(st.sampled_from(photographs)).read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=20)):
+        content[place] = data.draw(st.integers(0, 255))
+    image = ImageBytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
+    try:
+        pixels = image.pixels()
+    except UnreadableImageError as error:
+        assert error.problem and error.remedy
+    else:
+        assert pixels.dtype == np.uint8 and pixels.shape == (*image.size, 3)

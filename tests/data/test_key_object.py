@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vla_jax.data import Object, Record
+from vla_jax.data.images import Pixels
 from vla_jax.data.key_object import CENTRAL, DENIED, NAMED, UNNAMED, key_object
 
 BOXES = {
@@ -16,7 +17,7 @@ BOXES = {
 
 def record(*names, question="What is it?", unboxed=()):
     objects = [Object(name, BOXES[name]) for name in names] + [Object(name) for name in unboxed]
-    return Record("key", np.zeros((40, 80, 3), np.uint8), question, {}, objects=tuple(objects))
+    return Record("key", (Pixels(np.zeros((40, 80, 3), np.uint8)),), question, {}, objects=tuple(objects))
 
 
 def found(record, answer):
@@ -62,7 +63,8 @@ def test_a_named_object_without_a_box_is_passed_over():
 
 def test_without_a_name_that_matches_the_first_box_is_taken():
     assert key_object(record("dog", "cat"), "A tree.")[:2] == (BOXES["dog"], UNNAMED)
-    nameless = Record("key", np.zeros((40, 80, 3), np.uint8), "?", {}, objects=(Object("", BOXES["bus"]),))
+    image = Pixels(np.zeros((40, 80, 3), np.uint8))
+    nameless = Record("key", (image,), "?", {}, objects=(Object("", BOXES["bus"]),))
     assert key_object(nameless, "A bus.")[:2] == (BOXES["bus"], UNNAMED)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_jax.data import BatchPlan
+from vla_jax.data.plan import Part
 
 
 @given(num_records=st.integers(1, 40), batch_size=st.integers(1, 60), seed=st.integers(0, 9))
@@ -55,3 +56,61 @@ def test_the_epoch_is_what_the_batches_have_shown():
 def test_a_plan_of_nothing_is_refused(num_records, batch_size, problem):
     with pytest.raises(ValueError, match=problem):
         BatchPlan(num_records, batch_size, 0)
+
+
+# --- mixtures and lengths ------------------------------------------------------------------------------
+
+PARTS = (Part(70, 1.0), Part(30, 3.0), Part(7, 0.5))
+
+
+@pytest.mark.parametrize("lengths", [None, np.random.default_rng(0).integers(0, 50, 107)])
+def test_in_a_mixture_every_source_has_its_share_and_epochs_of_its_own(lengths):
+    plan = BatchPlan(107, 16, seed=4, mixture=PARTS, lengths=lengths)
+    walked = np.concatenate([plan.indices(step) for step in range(1920)])
+    first = np.cumsum([0, *(part.size for part in PARTS)])
+    for number, part in enumerate(PARTS):
+        own = walked[(walked >= first[number]) & (walked < first[number + 1])]
+        share = part.weight / sum(each.weight for each in PARTS)
+        assert len(own) / len(walked) == pytest.approx(share, abs=2e-3)
+        # No record comes twice more often than another one.
+        counts = np.bincount(own - first[number], minlength=part.size)
+        assert counts.max() - counts.min() <= 1
+
+
+@given(step=st.integers(0, 3000), batch_size=st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_a_batch_of_a_mixture_is_a_function_of_the_step_too(step, batch_size):
+    once, again = (BatchPlan(107, batch_size, seed=1, mixture=PARTS) for _ in range(2))
+    later = again.indices(step + 1)
+    np.testing.assert_array_equal(once.indices(step), again.indices(step))
+    np.testing.assert_array_equal(once.indices(step + 1), later)
+
+
+def test_records_of_like_lengths_are_batched_together_and_none_is_lost():
+    lengths = np.random.default_rng(1).integers(10, 500, 256)
+    sorted_plan, plain = (BatchPlan(256, 8, 0, lengths=each) for each in (lengths, None))
+
+    def waste(plan):
+        taken = [lengths[plan.indices(step)] for step in range(32)]
+        return sum((each.max() - each).sum() for each in taken)
+
+    assert waste(sorted_plan) < waste(plain) / 10
+    walked = np.concatenate([sorted_plan.indices(step) for step in range(32)])
+    np.testing.assert_array_equal(np.sort(walked), np.arange(256))
+    # Short and long batches come in a random order.
+    means = [lengths[sorted_plan.indices(step)].mean() for step in range(32)]
+    assert 5 < np.sum(np.diff(means) > 0) < 26
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        ({"lengths": np.zeros(5)}, "5 lengths for 107 records"),
+        ({"mixture": PARTS[:2]}, "hold not 107 records together"),
+        ({"mixture": (Part(106, 1.0), Part(1, 1e-9))}, "at weight 1e-09 is never read"),
+        ({"mixture": (Part(107, 1.0), Part(0, 1.0))}, "a part of 0 records"),
+    ],
+)
+def test_a_plan_whose_parts_make_no_whole_is_refused(options, problem):
+    with pytest.raises(ValueError, match=problem):
+        BatchPlan(107, 8, 0, **options)

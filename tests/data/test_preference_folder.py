@@ -10,7 +10,9 @@ from PIL import Image
 
 from tests.shared_data import shared
 from vla_jax.data import CHOSEN, REJECTED, DataError, Object
-from vla_jax.data.preference_folder import BOX_FORMATS, PreferenceFolder
+from vla_jax.data.formats.preference_folder import BOX_FORMATS, format_with
+from vla_jax.data.published import Published
+from vla_jax.data.schema import decoded
 
 WIDTH, HEIGHT = 40, 20
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -33,7 +35,7 @@ def write(folder: Path, *lines) -> Path:
 
 
 def read(folder: Path, *lines, **options):
-    return PreferenceFolder(write(folder, *lines), **options)
+    return Published(write(folder, *lines), format_with(**options))
 
 
 def only(folder: Path, line, **options):
@@ -89,7 +91,7 @@ def test_images_of_any_mode_become_rgb(folder, mode, kind):
 def test_line_ends_of_both_worlds_are_read(folder, newline):
     path = folder / "pairs.jsonl"
     path.write_bytes(newline.join([json.dumps(LINE).encode()] * 3))
-    assert len(PreferenceFolder(path)) == 3
+    assert len(Published(path, format_with())) == 3
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(folder):
@@ -157,7 +159,7 @@ def test_texts_and_names_are_given_without_opening_an_image(folder):
 
 def test_real_photographs_are_read_whole():
     path = shared("photos") / "preference.jsonl"
-    source = PreferenceFolder(path)
+    source = Published(path, format_with())
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(source) == len(lines) > 0
     for index, line in enumerate(lines):
@@ -174,7 +176,9 @@ def test_real_photographs_are_read_whole():
 def refused(folder, line, problem, remedy, **options):
     """Reads `line` as the second of a file, all of it, and checks the one-line error."""
     with pytest.raises(DataError) as caught:
-        read(folder, LINE, line, **options)[1]
+        source = read(folder, LINE, line, **options)
+        assert len(source) == 2
+        decoded(source[1], source.name)
     message = str(caught.value)
     assert message.startswith(f"{folder / 'pairs.jsonl'}, line 2: ")
     assert re.search(problem, caught.value.problem) and remedy in caught.value.remedy
@@ -195,16 +199,15 @@ MALFORMED = {
     "chosen no text": (without(chosen=["A cat."]), "has a 'chosen' that is no text", "write it as a string"),
     "no question": (without("question"), "has no field 'question'", "add the user's question"),
     "empty question": (without(question=""), "has no field 'question'", "add the user's question"),
-    "no image": (without("image"), "names no image", "add 'image'"),
     "prompt without <image>": (
         without("question", prompt="What is it?"),
-        "has a 'prompt' with 0 <image> placeholders",
-        "write <image> once in 'prompt'",
+        "has a 'prompt' with 0 <image> placeholders for 1 images",
+        "write <image> once an image in 'prompt'",
     ),
     "prompt with two": (
         without("question", prompt="<image> What? <image>"),
-        "has a 'prompt' with 2 <image> placeholders",
-        "write <image> once in 'prompt'",
+        "has a 'prompt' with 2 <image> placeholders for 1 images",
+        "write <image> once an image in 'prompt'",
     ),
     "prompt that asks nothing": (
         without("question", prompt="<image>\n"),
@@ -217,8 +220,18 @@ MALFORMED = {
         "remove <image>",
     ),
 }
-WHEN_READ = {
-    "two images": (without(images=["images/a.png"] * 2), "names 2 images", "give one image a record"),
+MALFORMED |= {
+    "boxes without an image": (
+        without("image", boxes=[[1, 2, 3, 4]]),
+        "boxes and names no image",
+        "add 'image'",
+    ),
+    "image out of the folder": (without(image="../a.png"), "names an image outside of", "data.images"),
+    "absolute image": (without(image="/etc/a.png"), "names an image outside of", "data.images"),
+    "folder itself": (without(image="images/.."), "names an image outside of", "below the folder"),
+    "image is a number": (without(image=5), "an image that is neither a path nor bytes", "write its path"),
+    "ten megabytes": (without(chosen="A cat. " * 1_500_000), "of 10,500,000 characters", "keep it below"),
+    "half a surrogate": (without(chosen="A \ud800 cat."), "is no Unicode text", "correct it"),
     "missing image": (without(image="images/b.png"), "an image that is missing: .*b.png", "restore the file"),
     "folder as image": (without(image="images"), "an image that cannot be read", "replace the file"),
     "objects no list": (without(objects="cat"), "has 'objects' that is no list of names", "write ["),
@@ -238,18 +251,28 @@ WHEN_READ = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_a_malformed_line_is_refused_when_the_file_is_opened(folder, case):
-    line, problem, remedy = MALFORMED[case]
-    with pytest.raises(DataError):
-        read(folder, LINE, line)
-    refused(folder, line, problem, remedy)
+def test_a_malformed_line_is_refused_when_it_is_read(folder, case):
+    refused(folder, *MALFORMED[case])
 
 
-@pytest.mark.parametrize("case", WHEN_READ)
-def test_a_record_that_does_not_fit_its_image_is_refused_when_it_is_read(folder, case):
-    line, problem, remedy = WHEN_READ[case]
-    assert len(read(folder, LINE, line)) == 2
-    refused(folder, line, problem, remedy)
+def test_malformed_lines_do_not_keep_others_from_being_read(folder):
+    source = read(folder, *(line for line, _, _ in MALFORMED.values()), LINE)
+    assert len(source) == len(MALFORMED) + 1
+    assert source[len(MALFORMED)].responses[CHOSEN] == "A cat."
+    assert list(source.texts())[-3:] == ["What is it?", "A cat.", "A dog."]
+
+
+def test_an_id_that_stood_before_is_refused_with_its_place(folder):
+    source = read(folder, LINE | {"id": "a"}, LINE | {"id": "b"}, LINE, LINE | {"id": "a"}, LINE)
+    assert [source[i].key for i in (0, 1, 2, 4)] == ["line 1", "line 2", "line 3", "line 5"]
+    with pytest.raises(DataError, match="line 4: has the 'id' of line 1; give each record one of its own"):
+        source[3]
+
+
+def test_records_may_have_no_image_or_several(folder):
+    none, two = read(folder, without("image"), without("image", images=["images/a.png"] * 2))
+    assert none.images == () and len(two.images) == 2
+    np.testing.assert_array_equal(two.images[1].pixels(), PIXELS)
 
 
 def test_pixel_boxes_read_as_shares_are_refused(folder):
@@ -284,34 +307,17 @@ def test_a_file_that_is_no_whole_image_is_refused_by_name(folder, content):
 def test_a_file_without_records_is_refused(folder, content):
     (folder / "pairs.jsonl").write_bytes(content)
     with pytest.raises(DataError, match="pairs.jsonl, .*: there is no usable record in it; "):
-        PreferenceFolder(folder / "pairs.jsonl")
+        Published(folder / "pairs.jsonl", format_with())
 
 
 def test_a_file_that_is_not_there_is_refused_by_name(folder):
     with pytest.raises(DataError, match="absent.jsonl, data.path: there is no such file; give the path"):
-        PreferenceFolder(folder / "absent.jsonl")
+        Published(folder / "absent.jsonl", format_with())
 
 
 def test_an_unknown_box_format_is_refused_with_the_known_ones(folder):
     with pytest.raises(ValueError, match="xyxy_pixels, xywh_pixels, xyxy_normalised"):
         read(folder, LINE, box_format="cxcywh")
-
-
-# --- skipping ----------------------------------------------------------------------------------------
-
-
-def test_skipping_leaves_bad_lines_out_and_lists_each_of_them(folder):
-    bad = [line for line, _, _ in MALFORMED.values()]
-    source = read(folder, LINE, *bad, without(chosen="Last."), skip_bad_lines=True)
-    assert [source[i].key for i in range(len(source))] == ["line 1", f"line {len(bad) + 2}"]
-    assert [error.record for error in source.bad] == [f"line {2 + i}" for i in range(len(bad))]
-    for error, (_, problem, _) in zip(source.bad, MALFORMED.values(), strict=True):
-        assert re.search(problem, error.problem)
-
-
-def test_a_file_of_bad_lines_only_is_refused_even_when_skipping(folder):
-    with pytest.raises(DataError, match="no usable record"):
-        read(folder, b"{", b"[]", skip_bad_lines=True)
 
 
 # --- names -------------------------------------------------------------------------------------------
@@ -337,4 +343,4 @@ def test_a_png_broken_in_the_middle_is_refused_by_name(folder):
     second = content.index(b"IDAT", content.index(b"IDAT") + 4)
     file.write_bytes(content[:second] + bytes(4) + content[second + 4 :])
     with pytest.raises(DataError, match=r"pairs.jsonl, line 1: .*b\.png"):
-        only(folder, without(image="images/b.png"))
+        decoded(only(folder, without(image="images/b.png")), f"{folder}/pairs.jsonl")

@@ -138,7 +138,7 @@ def test_prompts_are_the_processors_token_for_token(checkpoint, imported):
         return_tensors="np",
     )
     model = load_model(imported)
-    ids = encoder_of(model).prompt(QUESTION, *photo().shape[:2])
+    ids = encoder_of(model).prompt(QUESTION, [photo().shape[:2]])
     np.testing.assert_array_equal(ids, expected["input_ids"][0])
     tiles = model.processor(photo())
     pixels = (tiles / 255 - model.config.vision.pixel_mean) / model.config.vision.pixel_std

@@ -119,7 +119,7 @@ def our_tokens(model, images, questions, end_ids):
     encoder = answerer(model, 120).encoder
     tokens, mask = np.zeros((len(images), 120), np.int32), np.zeros((len(images), 120), bool)
     for i, (image, question) in enumerate(zip(images, questions, strict=True)):
-        ids = encoder.prompt(question, *image.shape[:2])
+        ids = encoder.prompt(question, [image.shape[:2]])
         tokens[i, -len(ids) :], mask[i, -len(ids) :] = ids, True
     vision = model.config.vision
     pixels = np.concatenate([model.processor(image) for image in images])

@@ -32,8 +32,8 @@ def pair(request, tmp_path_factory):
 @partial(jax.jit, static_argnums=1)
 def our_states(params, config, pixels, tokens, mask, layouts, adapter):
     """Image tokens, final hidden states, logits."""
-    if config.anyres:
-        features = llava.anyres_features(params, config, pixels, layouts, adapter)
+    if layouts is not None:
+        features = llava.tiled_features(params, config, pixels, layouts, adapter)
     else:
         features = llava.image_features(params, config, pixels, adapter)
     states = llava.hidden_states(params, config, tokens, mask, features, adapter)

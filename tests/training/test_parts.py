@@ -13,6 +13,7 @@ from tests.small_models import draw, tiny_config, tiny_model
 from vla_jax.data import BatchPlan, Encoder, batches
 from vla_jax.data.batches import Kept
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.images import Pixels
 from vla_jax.data.world import PreferenceWorld, WorldConfig
 from vla_jax.models import LoraConfig, llava, lora
 from vla_jax.parallel import make_mesh
@@ -214,7 +215,7 @@ def test_an_image_in_tiles_is_trained_on_tile_by_tile():
             MODEL.tokenizer, processor, config.num_image_tokens, recipe.responses, max_prompt_length=64
         )
         world = PreferenceWorld(WorldConfig(image_size=36), 4)
-        wide = [replace(world[i], image=world[i].image[:: 1 + i % 2]) for i in range(4)]
+        wide = [replace(world[i], images=(Pixels(world[i].image[:: 1 + i % 2]),)) for i in range(4)]
         batch = next(batches(wide, encoder, BatchPlan(4, 4, 0), stop=1))
         assert batch.images.shape[:2] == (4, 5) and batch.layout is not None
         method = Method(config, recipe, optax.identity(), seed=0)

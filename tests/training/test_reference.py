@@ -164,7 +164,7 @@ def test_a_bad_record_is_skipped_in_the_cache_too(folder, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(folder, copy)
     (copy / "2.png").write_bytes(b"no image")
-    changes = {"data.on_bad_record": "skip"}
+    changes = {"data.on_bad_record": "skip", "data.max_bad_fraction": 0.5}
     online = losses(configured(copy, "online", **changes), tmp_path / "online")
     np.testing.assert_allclose(losses(configured(copy, **changes), tmp_path / "cached"), online, atol=1e-5)
 

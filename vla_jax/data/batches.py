@@ -1,18 +1,12 @@
-"""Batches along a plan: random access, decoding and tokenising in grain's workers, prefetched."""
+"""What one training step reads, and how encoded records are padded into it. A batch is plain NumPy."""
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
 from vla_jax.data.encoding import Encoded, Encoder
-from vla_jax.data.plan import BatchPlan
-from vla_jax.data.schema import DataError, Source
 
 
 class Kept(NamedTuple):
@@ -31,7 +25,8 @@ class Batch(NamedTuple):
     """What one training step reads, as NumPy arrays.
 
     Attributes:
-      images: fitted images; with a layout, all tiles of each, padded to the same number.
+      images: fitted images, black where a record has none; with a layout, the tiles of all its images, padded
+        to the same number.
       boxes: key object of each, in pixels of the fitted image (of the first tile).
       prefix_tokens, prefix_mask: prompts with expanded image placeholders, left-padded.
       response_tokens, response_mask: responses, right-padded.
@@ -40,7 +35,7 @@ class Batch(NamedTuple):
       weights: 1, or 0 for a row that stands in for a bad record.
       masks: pixels of the key object; None where the encoder gives none.
       changed: response tokens that set the first two responses apart; None where the encoder marks none.
-      layout: order of the image tokens of images in tiles; None elsewhere.
+      layout: order of the image tokens in a row's tiles; None where each row has one image of one tile.
       reference: what the frozen reference said of the batch, where it was kept.
     """
 
@@ -59,104 +54,6 @@ class Batch(NamedTuple):
     reference: Kept | None = None
 
 
-@dataclass
-class RecordReport:
-    """What happened to records on their way into batches; filled by the loader's threads.
-
-    Attributes:
-      bad: record -> why it was skipped, each counted once however often it came up.
-      box_origins: how key objects were found, by record.
-      truncated: records with a response that was cut.
-    """
-
-    bad: dict[str, DataError] = field(default_factory=dict)
-    box_origins: dict[int, str] = field(default_factory=dict)
-    truncated: set[int] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def saw(self, encoded: Encoded) -> None:
-        """Notes a record that was encoded."""
-        with self._lock:
-            self.box_origins[encoded.record_id] = encoded.box_origin
-            if encoded.truncated:
-                self.truncated.add(encoded.record_id)
-
-    def skipped(self, error: DataError) -> None:
-        """Notes a record that was not."""
-        with self._lock:
-            self.bad[f"{error.source}, {error.record}"] = error
-
-    @property
-    def origins(self) -> Counter[str]:
-        """How many records found their key object in which way."""
-        return Counter(self.box_origins.values())
-
-
-def reader(
-    source: Source, encoder: Encoder, skip_bad_records: bool = False, report: RecordReport | None = None
-) -> Callable[[int], Encoded | None]:
-    """Index -> encoded record, or None where it is bad and bad records are skipped; see `batches`."""
-    report = report if report is not None else RecordReport()
-
-    def read(index: int) -> Encoded | None:
-        try:
-            encoded = encoder.encode(source[index], getattr(source, "name", "data"))
-        except DataError as error:
-            if not skip_bad_records:
-                raise
-            report.skipped(error)
-            return None
-        report.saw(encoded)
-        return encoded
-
-    return read
-
-
-def batches(
-    source: Source,
-    encoder: Encoder,
-    plan: BatchPlan,
-    *,
-    start: int = 0,
-    stop: int,
-    skip_bad_records: bool = False,
-    report: RecordReport | None = None,
-    threads: int = 1,
-    reference: Callable[[Int[np.ndarray, " b"], Sequence[Encoded | None], int], Kept] | None = None,
-) -> Iterator[Batch]:
-    """Batches `start` to `stop` - 1 of the plan; the same batches whatever `threads` is.
-
-    Args:
-      source: random access to records.
-      encoder: turns each into ids.
-      plan: fixes every batch.
-      start: first step, the iterator's whole state.
-      stop: the step before which it ends.
-      skip_bad_records: give a bad record's row weight 0 and report it, instead of raising.
-      report: filled along the way.
-      threads: how many batches are prepared at a time.
-      reference: (indices, records, response length) -> what the reference said of them.
-
-    Raises:
-      DataError: at a bad record, unless they are skipped.
-    """
-    read = reader(source, encoder, skip_bad_records, report)
-
-    def make(step: int) -> Batch:
-        indices = plan.indices(step)
-        rows = [read(int(index)) for index in indices]
-        batch = collate(rows, encoder)
-        if reference is None:
-            return batch
-        return batch._replace(reference=reference(indices, rows, batch.response_tokens.shape[2]))
-
-    if start >= stop:
-        return iter(())
-    dataset = grain.MapDataset.range(start, stop).map(make)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return iter(dataset.to_iter_dataset(options))
-
-
 def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
     """Pads rows to the encoder's lengths; None becomes a row of weight 0 with one valid token."""
     size, roles, present = len(rows), len(encoder.responses), [row for row in rows if row is not None]
@@ -165,7 +62,7 @@ def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
     prompt = encoder.padded_length(longest_prompt, encoder.max_prompt_length)
     completion = encoder.padded_length(longest_response, encoder.max_completion_length)
     tiles, image_tokens = encoder.most_tiles_and_tokens()
-    in_tiles = bool(encoder.processor.pinpoints)
+    in_tiles = encoder.tiled
 
     prefix = np.zeros((size, prompt), np.int32)
     prefix_mask = np.zeros(prefix.shape, bool)

@@ -1,4 +1,4 @@
-"""From a record to what a model reads: token ids, a fitted image, the key object's box."""
+"""From a record to what a model reads: token ids, fitted images, the key object's box."""
 
 import math
 import zlib
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from vla_jax.data.anyres import Size, best_resolution
 from vla_jax.data.anyres import layout as anyres_layout
 from vla_jax.data.changes import changed_tokens
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.images import UnreadableImageError
 from vla_jax.data.key_object import CUT_OFF, KeyObject, has_area, key_object
 from vla_jax.data.schema import CHOSEN, Box, DataError, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
@@ -22,15 +24,18 @@ class Encoded:
     """One record, encoded; lists are as long as they are, padding comes with the batch.
 
     Attributes:
-      image: fitted to the vision tower; of a model that reads tiles, all of them [k y x 3].
+      image: fitted to the vision tower, black where there is none; with a layout, the tiles of all images
+        [k y x 3].
       box: key object in pixels of that image; `box_origin` says how it was found.
       prefix: prompt ids with the image placeholder expanded.
       responses: ids of each response; `scored` marks those that count.
-      truncated: how many responses were cut to the length limit.
+      lengths: of each response before it was cut to the limit.
+      image_tokens: how many of the prompt's ids stand for images.
       record_id: 32-bit hash of the record's key, for keyed randomness.
       mask: pixels of the key object in the fitted image; None where the encoder has no `masks`.
       changed: tokens of each response that set the first two apart; None where it has no `changes`.
-      layout: order of the image tokens of an image in tiles; None elsewhere.
+      layout: order of the image tokens in the tiles of all images; None where an image is one tile, and a
+        record has at most one.
     """
 
     image: UInt8[np.ndarray, "*k y x 3"]
@@ -39,11 +44,17 @@ class Encoded:
     prefix: Int[np.ndarray, " s"]
     responses: tuple[Int[np.ndarray, " t"], ...]
     scored: tuple[Bool[np.ndarray, " t"], ...]
-    truncated: int
+    lengths: tuple[int, ...]
+    image_tokens: int
     record_id: int
     mask: Bool[np.ndarray, "y x"] | None = None
     changed: tuple[Bool[np.ndarray, " t"], ...] | None = None
     layout: Int[np.ndarray, " n"] | None = None
+
+    @property
+    def truncated(self) -> int:
+        """How many responses were cut."""
+        return sum(len(ids) < length for ids, length in zip(self.responses, self.lengths, strict=True))
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class Encoder:
         longest response, so that few shapes are compiled; 0 always pads to the limits.
       masks: give the key object's mask: its box where the data has none.
       changes: mark the tokens that set the first two responses apart.
+      max_images: most images of a record. Where it is more than 1, all images of a batch come as tiles.
     """
 
     tokenizer: Any
@@ -74,42 +86,73 @@ class Encoder:
     length_multiple: int = 0
     masks: bool = False
     changes: bool = False
+    max_images: int = 1
 
     def encode(self, record: Record, source: str = "data") -> Encoded:
         """Encodes one record.
 
         Raises:
-          DataError: where a response is missing, empty or holds an image placeholder, or the prompt has no
-            place for the image or is too long.
+          DataError: where a response is missing, empty or holds an image placeholder, an image cannot be
+            read, there are too many of them, or the prompt has no place for them or is too long.
         """
         answers = [self._answer(record, role, source) for role in self.responses]
-        prompt = self._prompt(record.question)
+        if len(record.images) > self.max_images:
+            raise DataError(
+                source,
+                record.key,
+                f"there are {len(record.images)} images and at most {self.max_images} are read",
+                "raise data.max_images, or remove the record",
+            )
+        messages = _prompt(record)
+        prompt = self._render(messages, answer_next=True)
+        if record.system and record.system.strip() not in prompt:
+            raise DataError(
+                source,
+                record.key,
+                "the model's chat template leaves the system message out",
+                "remove the message, or give the tokenizer a template that writes it",
+            )
         prompt_ids = self._ids(prompt)[0]
+        try:
+            sizes = [image.size for image in record.images]
+            prefix = self._expanded(prompt_ids, sizes, record.key, source)
+            tiles = [self.processor(image.pixels()) for image in record.images]
+        except UnreadableImageError as error:
+            raise DataError(source, record.key, error.problem, error.remedy) from None
         key = key_object(record, record.responses.get(CHOSEN, ""))
-        height, width = record.image.shape[:2]
-        box = self.processor.fit_box(key.box, height, width)
-        prefix = self._expanded(prompt_ids, self.image_tokens(height, width), record.key, source)
+        box = self.processor.fit_box(key.box, *sizes[0]) if sizes else key.box
         encoded = [
-            self._response(record, prompt, prompt_ids, answer, self.further_turns and role == CHOSEN, source)
+            self._response(
+                record, messages, prompt, prompt_ids, answer, self.further_turns and role == CHOSEN, source
+            )
             for role, answer in zip(self.responses, answers, strict=True)
         ]
         limit = self.max_completion_length
-        tiles = self.processor(record.image)
-        layout = self.layout(height, width)
         responses = tuple(ids[:limit] for ids, _ in encoded)
         return Encoded(
-            image=tiles[0] if layout is None else tiles,
+            image=self._image(tiles),
             box=np.array(box, np.float32),
             box_origin=CUT_OFF if has_area(key.box) and not has_area(box) else key.origin,
             prefix=prefix,
             responses=responses,
             scored=tuple(scored[:limit] for _, scored in encoded),
-            truncated=sum(len(ids) > limit for ids, _ in encoded),
+            lengths=tuple(len(ids) for ids, _ in encoded),
+            image_tokens=sum(self.image_tokens(height, width) for height, width in sizes),
             record_id=zlib.crc32(record.key.encode()),
             mask=self._mask(key, box) if self.masks else None,
             changed=_changed(responses) if self.changes else None,
-            layout=layout,
+            layout=self.layout(sizes) if self.tiled else None,
         )
+
+    @property
+    def tiled(self) -> bool:
+        """Whether images come as tiles with a layout: they are cut into several, or a record has several."""
+        return bool(self.processor.pinpoints) or self.max_images > 1
+
+    def _image(self, tiles: Sequence[UInt8[np.ndarray, "k y x 3"]]) -> UInt8[np.ndarray, "*k y x 3"]:
+        blank = np.zeros((0 if self.tiled else 1, *self.processor.tile_size, 3), np.uint8)
+        together = np.concatenate([*tiles, blank] if self.tiled or not tiles else tiles)
+        return together if self.tiled else together[0]
 
     def _mask(self, key: KeyObject, box: Box) -> Bool[np.ndarray, "y x"]:
         """Pixels of the key object in the fitted image."""
@@ -126,65 +169,74 @@ class Encoder:
             return limit
         return min(max(-(-longest // self.length_multiple), 1) * self.length_multiple, limit)
 
-    def layout(self, height: int, width: int) -> Int[np.ndarray, " t"] | None:
-        """The order of an image's tokens where it is cut into tiles (see anyres.py); None where it is not."""
+    def layout(self, sizes: Sequence[Size]) -> Int[np.ndarray, " t"]:
+        """The order of the tokens of images of these sizes, as `models.llava.tiled_features` reads it."""
+        orders, first = [np.zeros(0, np.int64)], 0
+        for height, width in sizes:
+            order, tiles = self._layout_of_one(height, width)
+            # 0 is the newline, whichever image's row it ends.
+            orders.append(np.where(order, order + first * self.num_image_tokens, 0))
+            first += tiles
+        return np.concatenate(orders).astype(np.int32)
+
+    def _layout_of_one(self, height: int, width: int) -> tuple[Int[np.ndarray, " t"], int]:
+        """The order of an image's tokens, and in how many tiles they lie."""
         if not self.processor.pinpoints:
-            return None
-        side = math.isqrt(self.num_image_tokens)
-        return anyres_layout(height, width, self.processor.pinpoints, self.processor.tile_size[0], side)
+            return np.arange(1, 1 + self.num_image_tokens), 1
+        side, tile = math.isqrt(self.num_image_tokens), self.processor.tile_size[0]
+        rows, columns = best_resolution(height, width, self.processor.pinpoints)
+        order = anyres_layout(height, width, self.processor.pinpoints, tile, side)
+        return order, 1 + rows * columns // tile**2
 
     def image_tokens(self, height: int, width: int) -> int:
         """Tokens that an image of this size takes."""
-        order = self.layout(height, width)
-        return self.num_image_tokens if order is None else len(order)
+        return len(self._layout_of_one(height, width)[0])
 
     def most_tiles_and_tokens(self) -> tuple[int, int]:
-        """The most tiles and tokens that any image takes."""
-        if not self.processor.pinpoints:
-            return 1, self.num_image_tokens
-        side = self.processor.tile_size[0]
-        tiles = max(height * width // side**2 for height, width in self.processor.pinpoints)
+        """The most tiles and tokens that the images of a record take."""
         # An image of a pinpoint's own shape fills it.
-        return 1 + tiles, max(self.image_tokens(height, width) for height, width in self.processor.pinpoints)
+        sizes = self.processor.pinpoints or (self.processor.tile_size,)
+        each = [self._layout_of_one(height, width) for height, width in sizes]
+        tiles, tokens = max(tiles for _, tiles in each), max(len(order) for order, _ in each)
+        return self.max_images * tiles, self.max_images * tokens
 
     def prompt(
-        self, question: str, height: int, width: int, key: str = "prompt", source: str = "data"
+        self, question: str, sizes: Sequence[Size], key: str = "prompt", source: str = "data"
     ) -> Int[np.ndarray, " s"]:
-        """Ids of the templated question, ready for an answer, with the image placeholder expanded.
+        """Ids of the templated question, ready for an answer, with image placeholders expanded.
 
         Args:
           question: the question.
-          height, width: of the image, in pixels.
+          sizes: (height, width) of each image.
           key, source: what an error calls it.
 
         Raises:
-          DataError: where the rendered prompt holds no or several image placeholders, or is too long.
+          DataError: where the rendered prompt has not as many placeholders as images, or is too long.
         """
-        ids, _ = self._ids(self._prompt(question))
-        return self._expanded(ids, self.image_tokens(height, width), key, source)
-
-    def _prompt(self, question: str) -> str:
-        return self._render([_user(question, image=True)], answer_next=True)
+        text = self._render([_user(question, images=len(sizes))], answer_next=True)
+        return self._expanded(self._ids(text)[0], sizes, key, source)
 
     def _expanded(
-        self, ids: Int[np.ndarray, " s"], image_tokens: int, key: str, source: str
+        self, ids: Int[np.ndarray, " s"], sizes: Sequence[Size], key: str, source: str
     ) -> Int[np.ndarray, " s"]:
-        """A prompt's ids with the image placeholder expanded."""
+        """A prompt's ids with image placeholders expanded."""
         image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        places = np.flatnonzero(ids == image_id)
-        if len(places) != 1:
+        if (written := int((ids == image_id).sum())) != len(sizes):
             raise DataError(
                 source,
                 key,
-                f"the rendered prompt holds {len(places)} {IMAGE_TOKEN} placeholders for one image",
-                f"take {IMAGE_TOKEN} out of the question and let the chat template write it once",
+                f"the rendered prompt holds {written} {IMAGE_TOKEN} placeholders for {len(sizes)} images",
+                f"take {IMAGE_TOKEN} out of the question and let the chat template write it once an image",
             )
-        expanded = np.insert(ids, places[0], np.full(image_tokens - 1, image_id))
+        repeats = np.ones(len(ids), np.int64)
+        repeats[ids == image_id] = [self.image_tokens(height, width) for height, width in sizes]
+        expanded = np.repeat(ids, repeats)
         if len(expanded) > self.max_prompt_length:
+            images = len(expanded) - len(ids) + len(sizes)
             raise DataError(
                 source,
                 key,
-                f"the prompt is {len(expanded)} tokens long, {image_tokens} of them the image's, "
+                f"the prompt is {len(expanded)} tokens long, {images} of them the images', "
                 f"and the limit is {self.max_prompt_length}; prompts are never cut",
                 "raise data.max_prompt_length or shorten the question",
             )
@@ -203,6 +255,7 @@ class Encoder:
     def _response(
         self,
         record: Record,
+        prompted: Sequence[dict[str, Any]],
         prompt: str,
         prompt_ids: Int[np.ndarray, " s"],
         answer: str,
@@ -210,7 +263,7 @@ class Encoder:
         source: str,
     ) -> tuple[Int[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
         """Ids of what follows the prompt, end of sequence included, and which of them the loss counts."""
-        messages, text = [_user(record.question, image=True), _message("assistant", answer)], prompt
+        messages, text = [*prompted, _message("assistant", answer)], prompt
         spans = []
         for turn in (None, *(record.further_turns if further_turns else ())):
             if turn is not None:
@@ -237,7 +290,7 @@ class Encoder:
                 source,
                 record.key,
                 f"there is an {IMAGE_TOKEN} placeholder in an answer or in a further turn",
-                f"take {IMAGE_TOKEN} out of it: the image belongs to the first question",
+                f"take {IMAGE_TOKEN} out of it: images belong to the first question",
             )
         scored = np.zeros(len(ids), bool)
         for start, end in spans:
@@ -258,14 +311,34 @@ class Encoder:
         return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"]).reshape(-1, 2)
 
 
+def stamp(row: Encoded) -> int:
+    """A hash of everything the model sees of a record, never 0."""
+    total = zlib.crc32(row.image.tobytes())
+    columns = [row.box, row.prefix, *row.responses, row.mask, row.layout]
+    for column in (column for column in columns if column is not None):
+        total = zlib.crc32(column.tobytes(), zlib.crc32(str(column.shape).encode(), total))
+    return zlib.crc32(str(row.record_id).encode(), total) or 1
+
+
 def _changed(responses: Sequence[Int[np.ndarray, " t"]]) -> tuple[Bool[np.ndarray, " t"], ...]:
     first, second, *others = responses
     unmarked = (np.zeros(len(ids), bool) for ids in others)
     return (*changed_tokens(first.tolist(), second.tolist()), *unmarked)
 
 
-def _user(question: str, image: bool = False) -> dict[str, Any]:
-    return _message("user", question, [{"type": "image"}] if image else [])
+def _prompt(record: Record) -> list[dict[str, Any]]:
+    """The messages before the answer, with the images at the user's first words."""
+    messages = [_message("system", record.system)] if record.system else []
+    asked = [turn.question for turn in record.history] + [record.question]
+    for place, question in enumerate(asked):
+        messages.append(_user(question, images=0 if place else len(record.images)))
+        if place < len(record.history):
+            messages.append(_message("assistant", record.history[place].answer))
+    return messages
+
+
+def _user(question: str, images: int = 0) -> dict[str, Any]:
+    return _message("user", question, [{"type": "image"}] * images)
 
 
 def _message(role: str, text: str, images: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

@@ -11,6 +11,7 @@ NAMED = "box of an object the texts name"
 UNNAMED = "first box given"
 DENIED = "nothing, where the answer only says no"
 CENTRAL = "central object prior"
+NO_IMAGE = "nothing, where there is no image"
 CUT_OFF = "nothing, where the crop cuts the object off"
 
 # Photographers put the subject in the middle: the central half of each side.
@@ -19,7 +20,7 @@ _DENIAL = re.compile(r"\W*no\b", re.IGNORECASE)
 
 
 class KeyObject(NamedTuple):
-    """The key object, in pixels of the record's image.
+    """The key object, in pixels of the record's first image.
 
     Attributes:
       box: what it lies in.
@@ -43,6 +44,8 @@ def key_object(record: Record, answer: str) -> KeyObject:
 
     Source: LPOI, section 3.1 (order of the search); the denial is ours.
     """
+    if not record.images:
+        return KeyObject((0.0, 0.0, 0.0, 0.0), NO_IMAGE)
     boxed = [o for o in record.objects if o.box is not None]
     first, _, rest = answer.partition(".")
     for text in (first, record.question, rest):
@@ -53,7 +56,7 @@ def key_object(record: Record, answer: str) -> KeyObject:
         return KeyObject((0.0, 0.0, 0.0, 0.0), DENIED)
     if boxed:
         return _of(boxed[0], UNNAMED)
-    height, width = record.image.shape[:2]
+    height, width = record.images[0].size
     x, y = width * _CENTRE, height * _CENTRE
     return KeyObject((x, y, width - x, height - y), CENTRAL)
 

@@ -1,4 +1,4 @@
-"""Which records make which batch: a pure function of (seed, step), for any number of workers."""
+"""Which records make which batch: a pure function of (seed, step), for any number of workers and hosts."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,43 +6,144 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int
 
+# Steps whose records are sorted by length together: enough to make batches of like lengths, few enough that
+# the order stays random.
+_SORTED_STEPS = 32
+# Places in which every source of a mixture has exactly its share, to four digits.
+_BLOCK = 10_000
+# What a random generator is for, beside the seed.
+_SHARES, _WINDOWS = 1, 2
+
 
 @dataclass(frozen=True)
+class Part:
+    """One source of a mixture.
+
+    Attributes:
+      size: its records.
+      weight: its share of the places in batches, relative to the other parts'.
+    """
+
+    size: int
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
 class BatchPlan:
     """An endless, shuffled sequence of batches over `num_records` records.
 
     The records are walked in one random order per epoch; a batch may straddle two epochs, so none is dropped
-    and none is seen twice in an epoch. The only state of an iterator over the plan is the step.
+    and none is seen twice in an epoch. In a mixture each source has epochs of its own. The only state of an
+    iterator over the plan is the step.
 
     Attributes:
-      num_records: size of the source.
+      num_records: size of the source; of a mixture, of all its sources, one after the other.
       batch_size: records in a global batch.
       seed: of the orders.
+      mixture: the sources; empty where there is one.
+      lengths: a length for each record; where given, batches are made of records of like lengths.
+
+    Raises:
+      ValueError: where there is nothing to make a batch of, or the parts do not make the whole.
     """
 
     num_records: int
     batch_size: int
     seed: int
+    mixture: tuple[Part, ...] = ()
+    lengths: Int[np.ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
         if self.num_records < 1:
             raise ValueError("the data set is empty: there is nothing to make a batch of")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.lengths is not None and len(self.lengths) != self.num_records:
+            raise ValueError(f"there are {len(self.lengths)} lengths for {self.num_records} records")
+        if self.mixture:
+            if sum(part.size for part in self.mixture) != self.num_records:
+                raise ValueError(f"the parts of the mixture hold not {self.num_records} records together")
+            for part, share in zip(self.mixture, _shares(self.mixture), strict=True):
+                if part.size < 1 or part.weight <= 0 or share < 1:
+                    raise ValueError(
+                        f"a part of {part.size} records at weight {part.weight} is never read; give it "
+                        f"records and a weight of at least one in {_BLOCK:,}, or leave it out"
+                    )
 
     def indices(self, step: int) -> Int[np.ndarray, " b"]:
         """Source indices of the records in batch `step`, counted from 0."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, offsets = np.divmod(places, self.num_records)
-        return np.array(
-            [_order(self.num_records, self.seed, int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
-        )
+        if self.lengths is None:
+            return self._at(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
+        window, place = divmod(step, _SORTED_STEPS)
+        places = _SORTED_STEPS * self.batch_size
+        records = self._at(np.arange(window * places, (window + 1) * places))
+        ordered = records[np.argsort(self.lengths[records], kind="stable")].reshape(_SORTED_STEPS, -1)
+        return ordered[np.random.default_rng([self.seed, window, _WINDOWS]).permutation(_SORTED_STEPS)[place]]
 
     def epoch(self, step: int) -> float:
-        """How many epochs are done when `step` batches are."""
+        """How many epochs are done when `step` batches are; of a mixture, on average over its records."""
         return step * self.batch_size / self.num_records
+
+    def _at(self, places: Int[np.ndarray, " p"]) -> Int[np.ndarray, " p"]:
+        """The records at these places of the endless sequence."""
+        if not self.mixture:
+            return _walked(self.num_records, (self.seed,), places)
+        sources, ranks = _assigned(self.mixture, self.seed, places)
+        first = np.cumsum([0, *(part.size for part in self.mixture)])
+        records = np.empty(len(places), np.int64)
+        for number, part in enumerate(self.mixture):
+            own = sources == number
+            records[own] = first[number] + _walked(part.size, (self.seed, number), ranks[own])
+        return records
+
+
+def _walked(size: int, seed: tuple[int, ...], places: Int[np.ndarray, " p"]) -> Int[np.ndarray, " p"]:
+    """Records at places of an endless walk that takes a new random order each epoch."""
+    epochs, offsets = np.divmod(places, size)
+    records = np.empty(len(places), np.int64)
+    for epoch in np.unique(epochs):
+        own = epochs == epoch
+        records[own] = _order(size, (*seed, int(epoch)))[offsets[own]]
+    return records
+
+
+@lru_cache(maxsize=16)
+def _order(size: int, seed: tuple[int, ...]) -> Int[np.ndarray, " n"]:
+    return np.random.default_rng(list(seed)).permutation(size)
+
+
+def _shares(mixture: tuple[Part, ...]) -> Int[np.ndarray, " s"]:
+    """How many of a block's places each source has, the largest remainders rounded up."""
+    weights = np.array([part.weight for part in mixture])
+    wanted = weights / weights.sum() * _BLOCK
+    shares = np.floor(wanted).astype(np.int64)
+    shares[np.argsort(shares - wanted, kind="stable")[: _BLOCK - shares.sum()]] += 1
+    return shares
+
+
+def _assigned(
+    mixture: tuple[Part, ...], seed: int, places: Int[np.ndarray, " p"]
+) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+    """Which source each place belongs to, and how many places before it belong to the same one."""
+    blocks, offsets = np.divmod(places, _BLOCK)
+    shares = _shares(mixture)
+    sources, ranks = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
+    for block in np.unique(blocks):
+        own = blocks == block
+        source, rank = _block(tuple(shares.tolist()), seed, int(block))
+        sources[own] = source[offsets[own]]
+        ranks[own] = rank[offsets[own]] + block * shares[sources[own]]
+    return sources, ranks
 
 
 @lru_cache(maxsize=4)
-def _order(num_records: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
-    return np.random.default_rng([seed, epoch]).permutation(num_records)
+def _block(
+    shares: tuple[int, ...], seed: int, block: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Sources in a random order, and each one's rank among its like."""
+    owners = np.repeat(np.arange(len(shares)), shares)
+    sources = np.random.default_rng([seed, block, _SHARES]).permutation(owners)
+    ranks = np.empty(_BLOCK, np.int64)
+    for number, share in enumerate(shares):
+        ranks[sources == number] = np.arange(share)
+    return sources, ranks

@@ -8,16 +8,15 @@ record no longer is refused, never used.
 
 import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt32
 
 from vla_jax.data.batches import Kept
-from vla_jax.data.encoding import Encoded
+from vla_jax.data.encoding import Encoded, stamp
 
 _MANIFEST = "manifest.json"
 _ABSENT = 0
@@ -92,32 +91,22 @@ class ReferenceCache:
                 self._stamps[index] = stamp(row)
         _flush(self._stamps)
 
-    def read(self, indices: Int[np.ndarray, " n"], rows: Sequence[Encoded | None], length: int) -> Kept:
-        """What the reference said of these records, padded to `length`; zeros where a row is None.
+    def read(self, indices: Int[np.ndarray, " n"], stamps: UInt32[np.ndarray, " n"], length: int) -> Kept:
+        """What the reference said of these records, padded to `length`; zeros where the stamp is 0.
 
         Raises:
           StaleCacheError: where a record is not kept, or has changed since it was.
         """
-        for index, row in zip(indices, rows, strict=True):
-            if row is not None and self._stamps[index] != stamp(row):
-                kept = self._stamps[index] != _ABSENT
-                raise StaleCacheError(
-                    f"record {index} "
-                    + ("has changed since the reference cache" if kept else "is missing from the cache")
-                    + f" {self.folder} was built; remove the folder to compute it anew"
-                )
-        present = np.array([row is not None for row in rows])[:, None, None]
+        for index in indices[(self._stamps[indices] != stamps) & (stamps != _ABSENT)]:
+            kept = self._stamps[index] != _ABSENT
+            raise StaleCacheError(
+                f"record {index} "
+                + ("has changed since the reference cache" if kept else "is missing from the cache")
+                + f" {self.folder} was built; remove the folder to compute it anew"
+            )
+        present = (stamps != _ABSENT)[:, None, None]
         tokens = np.where(present, self._tokens[indices, :, :length], np.float32(0))
         return Kept(tokens, np.where(present, self._made[indices, :, :length], np.int32(0)))
-
-
-def stamp(row: Encoded) -> int:
-    """A hash of everything the model sees of a record, never 0."""
-    total = zlib.crc32(row.image.tobytes())
-    columns = [row.box, row.prefix, *row.responses, row.mask, row.layout]
-    for column in (column for column in columns if column is not None):
-        total = zlib.crc32(column.tobytes(), zlib.crc32(str(column.shape).encode(), total))
-    return zlib.crc32(str(row.record_id).encode(), total) or 1
 
 
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...], begun: bool) -> np.ndarray:

@@ -4,11 +4,13 @@ A source is anything with `__len__` and `__getitem__(index) -> Record`: random a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+
+from vla_jax.data.images import UnreadableImageError
 
 CHOSEN = "chosen"
 REJECTED = "rejected"
@@ -34,6 +36,24 @@ class DataError(ValueError):
         return f"{self.source}, {self.record}: {self.problem}; {self.remedy}"
 
 
+class Picture(Protocol):
+    """An image that is decoded when its pixels are asked for; see images.py."""
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), without decoding it."""
+
+    def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
+        """RGB."""
+
+    def encoded(self) -> bytes:
+        """The image as a file."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """One question of the user and the answer to it."""
@@ -48,7 +68,7 @@ class Object:
 
     Attributes:
       name: its category, singular ("dining table"); "" where the source gives a box without a name.
-      box: (x0, y0, x1, y1) in pixels of `Record.image`, x1 and y1 exclusive; None where unknown.
+      box: (x0, y0, x1, y1) in pixels of the record's first image, x1 and y1 exclusive; None where unknown.
       mask: boolean [y x] of its visible pixels; None where unknown.
     """
 
@@ -63,19 +83,50 @@ class Record:
 
     Attributes:
       key: unique within the source; with the seed it fixes every random draw made for this record.
-      image: RGB, uint8 [y x 3].
-      question: the user's first question, without any image placeholder or chat template.
+      images: none, one or several; they stand before the user's first words, in this order.
+      question: what the responses answer, without any image placeholder or chat template.
       responses: role -> answer; preference data has `chosen` and `rejected`, supervised data `chosen`.
+      history: turns before the question; part of the prompt.
+      system: what the system message says; "" leaves it to the chat template.
       further_turns: turns that follow the chosen answer; supervised recipes score their answers too.
-      objects: what is known to be in the image.
+      objects: what is known to be in the first image.
+      ratings: role -> what the source's annotators gave the response, higher is better.
+      spans: role -> (start, end) of the characters that annotators changed, where the source tells.
     """
 
     key: str
-    image: UInt8[np.ndarray, "y x 3"]
+    images: tuple[Picture, ...]
     question: str
     responses: Mapping[str, str]
+    history: tuple[Turn, ...] = ()
+    system: str = ""
     further_turns: tuple[Turn, ...] = ()
     objects: tuple[Object, ...] = ()
+    ratings: Mapping[str, float] = field(default_factory=dict)
+    spans: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+
+    @property
+    def image(self) -> UInt8[np.ndarray, "y x 3"]:
+        """The only image, decoded.
+
+        Raises:
+          ValueError: where there are none or several.
+        """
+        if len(self.images) != 1:
+            raise ValueError(f"record {self.key!r} has {len(self.images)} images; look at `images`")
+        return self.images[0].pixels()
+
+
+def decoded(record: Record, source: str) -> UInt8[np.ndarray, "y x 3"]:
+    """The only image of a record.
+
+    Raises:
+      DataError: where it cannot be read.
+    """
+    try:
+        return record.image
+    except UnreadableImageError as error:
+        raise DataError(source, record.key, error.problem, error.remedy) from None
 
 
 class Source(Protocol):

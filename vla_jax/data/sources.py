@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vla_jax.data.preference_folder import PreferenceFolder
+from vla_jax.data import formats
+from vla_jax.data.formats.preference_folder import format_with
+from vla_jax.data.mixture import Mixture
+from vla_jax.data.published import Published
 from vla_jax.data.schema import Source
 from vla_jax.data.world import (
     EvaluationWorld,
@@ -15,7 +18,12 @@ from vla_jax.data.world import (
 )
 
 PREFERENCE_FOLDER = "preference_folder"
-SOURCES = ("world_tags", "world_supervised", "world_preference", PREFERENCE_FOLDER)
+WORLDS = ("world_tags", "world_supervised", "world_preference")
+MIXTURE = "mixture"
+SOURCES = (*WORLDS, PREFERENCE_FOLDER, *formats.available(), MIXTURE)
+
+# What is read from files.
+Files = Published | Mixture
 
 # Enough text for every word of the world to become a token.
 _CORPUS_RECORDS = 500
@@ -25,16 +33,16 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
     """The records to train on.
 
     Args:
-      data: the configuration's `data` section: `source` names the reader; `path`, `box_format` and
-        `on_bad_record` are for files; `size` and `flip_labels` for the built-in world.
+      data: the configuration's `data` section: `source` names the world or the format of a file; `path`,
+        `images` and `box_format` are for files, `mixture` for several of them; `size` and `flip_labels` for
+        the built-in world.
       world: the built-in world.
 
     Raises:
       ValueError: where there is no such source.
       DataError: where its records cannot be used.
     """
-    if data["on_bad_record"] not in ("error", "skip"):
-        raise ValueError(f"data.on_bad_record is {data['on_bad_record']!r}; choose error or skip")
+    check_choices(data)
     match data["source"]:
         case "world_tags":
             return TagWorld(world, data["size"])
@@ -42,22 +50,57 @@ def open_source(data: Mapping[str, Any], world: WorldConfig) -> Source:
             return SupervisedWorld(world, data["size"])
         case "world_preference":
             return PreferenceWorld(world, data["size"], flip_labels=data["flip_labels"])
-        case "preference_folder":
-            return PreferenceFolder(data["path"], data["box_format"], data["on_bad_record"] == "skip")
-    raise ValueError(f"data.source is {data['source']!r}; choose one of {', '.join(SOURCES)}")
+        case "mixture":
+            return _mixture(data)
+    return _file(data)
+
+
+def _file(data: Mapping[str, Any]) -> Published:
+    own = data["source"] == PREFERENCE_FOLDER
+    format = format_with(data["box_format"]) if own else formats.named(data["source"])
+    return Published(data["path"], format, data["images"])
+
+
+def _mixture(data: Mapping[str, Any]) -> Mixture:
+    files, weights = [], []
+    for part in data["mixture"]:
+        if unknown := set(part) - {"source", "path", "images", "box_format", "weight"}:
+            raise ValueError(
+                f"data.mixture has a part with {min(unknown)!r}; see data.mixture in the configuration"
+            )
+        if part.get("source") in (*WORLDS, MIXTURE) or not {"source", "path"} <= set(part):
+            raise ValueError(
+                "data.mixture has a part that is no file; give it 'source', its format, and 'path'"
+            )
+        files.append(_file({"images": "", "box_format": data["box_format"], **part}))
+        weights.append(float(part.get("weight", len(files[-1]))))
+    if not files:
+        raise ValueError("data.mixture is empty; name files in it, or another data.source")
+    return Mixture(files, weights)
+
+
+def check_choices(data: Mapping[str, Any]) -> None:
+    """Refuses words of a `data` section that name nothing.
+
+    Raises:
+      ValueError: names the field and what there is to choose.
+    """
+    for field, known in (("source", SOURCES), ("on_bad_record", ("error", "skip"))):
+        if data[field] not in known:
+            raise ValueError(f"data.{field} is {data[field]!r}; choose one of {', '.join(known)}")
 
 
 def open_evaluation(data: Mapping[str, Any], world: WorldConfig, scenes: int) -> Source:
     """The records to evaluate on: held-out scenes of the world, or the user's own annotated photographs."""
-    if data["source"] == PREFERENCE_FOLDER:
-        return open_source(data, world)
-    return EvaluationWorld(world, scenes)
+    if data["source"] in WORLDS:
+        return EvaluationWorld(world, scenes)
+    return open_source(data, world)
 
 
 def corpus(data: Mapping[str, Any], world: WorldConfig) -> Iterator[str]:
     """Texts to train a tokenizer on: the world's, and those of the source where it is a file."""
     yield from training_corpus(world, _CORPUS_RECORDS)
-    if data["source"] == PREFERENCE_FOLDER:
+    if data["source"] not in WORLDS:
         source = open_source(data, world)
-        assert isinstance(source, PreferenceFolder)
+        assert isinstance(source, Files)
         yield from source.texts()

@@ -16,6 +16,8 @@ _TEMPLATE = (
     "{% if message['role'] == 'user' %}USER: "
     "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% elif message['role'] == 'system' %}"
+    "{% for part in message['content'] %}{{ part['text'] }} {% endfor %}"
     "{% else %} ASSISTANT:"
     "{% for part in message['content'] %} {{ part['text'] }}{% endfor %}{{ eos_token }}"
     "{% endif %}{% endfor %}"

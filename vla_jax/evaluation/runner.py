@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vla_jax.data import DataError, Source
+from vla_jax.data.schema import decoded
 from vla_jax.evaluation.chair import chair
 from vla_jax.evaluation.pope import Pope, pope
 from vla_jax.evaluation.vocabulary import Vocabulary
@@ -63,17 +64,20 @@ def run(
       DataError: at an unreadable record, unless they are skipped.
       ValueError: where no record names its objects.
     """
-    records = {}
+    records, images = {}, []
     for index in range(len(source)):
         try:
-            records[index] = source[index]
+            record = source[index]
+            if len(record.images) != 1 or not any(o.name for o in record.objects):
+                continue
+            images.append(decoded(record, getattr(source, "name", "data")))
         except DataError:
             if not skip_bad_records:
                 raise
-    records = {index: record for index, record in records.items() if any(o.name for o in record.objects)}
+            continue
+        records[index] = record
     if not records:
-        raise ValueError("CHAIR needs to know what is in the images: no record names its objects")
-    images = [record.image for record in records.values()]
+        raise ValueError("CHAIR needs to know what is in the images: no record names the objects of one")
     captions = answer(
         images,
         [record.question for record in records.values()],

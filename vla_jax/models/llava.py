@@ -1,7 +1,7 @@
 """LLaVA (Liu et al. 2023, arXiv:2310.03744) and LLaVA-NeXT: a vision tower, a two-layer projector, a language
 model.
 
-`image_features` turns pixels into tokens of the language model's width (`anyres_features` the tiles of an
+`image_features` turns pixels into tokens of the language model's width (`tiled_features` the tiles of an
 image of any shape); `embed` splices them in at the image placeholders; `hidden_states` reads the whole
 sequence. They are apart so that a view's features are computed once, however many responses are read under
 it.
@@ -134,19 +134,21 @@ def image_features(
     return project(hidden.astype(x.dtype), "fc2")
 
 
-def anyres_features(
+def tiled_features(
     params: Params,
     config: LlavaConfig,
     pixels: Float[Array, "b v y x 3"],
     layout: Int[Array, "b t"],
     adapter: Adapter | None = None,
 ) -> Float[Array, "b t d"]:
-    """Image tokens of LLaVA-NeXT: the whole image's first, then the grid's rows with a newline after each.
+    """Image tokens of images in several tiles, or of several images, in the order that a layout gives.
+
+    LLaVA-NeXT's: the whole image's first, then the grid's rows with a newline after each.
 
     Args:
       params: see `table`.
       config: the model.
-      pixels: normalised tiles, the whole image first, padded to the same number in every row of the batch.
+      pixels: normalised tiles, padded to the same number in every row of the batch.
       layout: order of the tokens, as indices into [newline, first tile's tokens, second tile's, ...]. What
         pads a row's end is up to the caller.
       adapter: LoRA adapter of the model.
@@ -155,7 +157,9 @@ def anyres_features(
     features = rearrange(
         image_features(params, config, tiles, adapter), "(b v) n d -> b (v n) d", v=pixels.shape[1]
     )
-    newline = jnp.broadcast_to(params["newline"], (features.shape[0], 1, features.shape[2]))
+    # Only LLaVA-NeXT has one, and only its layouts ask for it.
+    newline = params.get("newline", jnp.zeros(features.shape[2], features.dtype))
+    newline = jnp.broadcast_to(newline, (features.shape[0], 1, features.shape[2]))
     rows = jnp.concatenate([newline.astype(features.dtype), features], axis=1)
     return jax.vmap(lambda rows, order: rows.at[order].get(mode="clip"))(rows, layout)
 

@@ -3,10 +3,11 @@
 `write_report` lays out the page (`page.py`, `page.html.jinja`) from parts that know no HTML: `measures.py`
 compares figures before and after, `curves.py` draws what training logged, `marking.py` splits an answer into
 the words that are true of the image, the words that are not, and the rest, `heat.py` draws a map of numbers
-over an image.
+over an image. `write_records` lays out another page, on what is in a data set.
 """
 
 from vla_jax.report.heat import heat_over
 from vla_jax.report.page import GalleryItem, ViewStrip, write_report
+from vla_jax.report.records import write_records
 
-__all__ = ["GalleryItem", "ViewStrip", "heat_over", "write_report"]
+__all__ = ["GalleryItem", "ViewStrip", "heat_over", "write_records", "write_report"]

@@ -1,13 +1,14 @@
-"""Curves of what training logged, as inline SVG that takes its ink from the page around it."""
+"""Curves and histograms as inline SVG that takes its ink from the page around it."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Told apart without red and green (Okabe and Ito, 2008), lightened to stand on white and on near-black.
@@ -84,11 +85,17 @@ def _series(metrics: Sequence[Mapping[str, float]], key: str) -> Float[np.ndarra
     return series
 
 
+def histogram(title: str, values: Sequence[int]) -> str:
+    """How often whole numbers lie where, as an `svg` element."""
+
+    def draw(axes: Axes) -> None:
+        axes.hist(values, bins=min(30, max(values) - min(values) + 1), color=BLUE)
+
+    return _drawn(title, draw)
+
+
 def _draw(title: str, series: Mapping[tuple[str, str], Float[np.ndarray, "rows 2"]]) -> str:
-    # The salt makes ids, and with them the page, the same at every run and different between charts.
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=(3.6, 2.1), layout="constrained")
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         for (label, colour), values in series.items():
             step, value = values.T
             smooth = _smooth(value)
@@ -98,13 +105,23 @@ def _draw(title: str, series: Mapping[tuple[str, str], Float[np.ndarray, "rows 2
                 step, smooth, color=colour, linewidth=1.6, label=label, marker="o" if len(step) == 1 else ""
             )
         axes.set_xlabel("step")
+        if len(series) > 1:
+            axes.legend(frameon=False, loc="best", handlelength=1.2, fontsize=8)
+
+    return _drawn(title, draw)
+
+
+def _drawn(title: str, draw: Callable[[Axes], None]) -> str:
+    # The salt makes ids, and with them the page, the same at every run and different between charts.
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=(3.6, 2.1), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
         axes.grid(axis="y", color=_INK, alpha=0.12, linewidth=0.6)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_alpha(0.4)
         axes.tick_params(length=0)
         axes.locator_params(axis="y", nbins=5)
-        if len(series) > 1:
-            axes.legend(frameon=False, loc="best", handlelength=1.2, fontsize=8)
         buffer = io.StringIO()
         figure.savefig(
             buffer,

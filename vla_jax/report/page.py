@@ -1,30 +1,19 @@
 """Lays the report out and writes it."""
 
-import base64
-import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
-from PIL import Image
 
 from vla_jax.evaluation import Vocabulary
 from vla_jax.report.curves import charts
 from vla_jax.report.marking import mark
 from vla_jax.report.measures import measures
-
-# Photographs are shrunk to this before they go into the page; a gallery of full-size ones would weigh 20 MB.
-_LONGEST_SIDE = 384
-
-# Below this an image is a drawing of the built-in world, and its pixels should be seen as such.
-_CRISP_BELOW = 160
+from vla_jax.report.writing import picture, render, write_whole
 
 
 @dataclass(frozen=True)
@@ -90,12 +79,9 @@ def write_report(
       ValueError: an image that is not uint8 RGB, a strip with another number of captions than views, or an
         object of a gallery item that is not in the vocabulary.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"figure": _figure, "signed": _signed}
-    template = resources.files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    page = render(
+        "page.html.jinja",
+        {"figure": _figure, "signed": _signed},
         title=title,
         facts=_facts(summary),
         command=summary.get("command", ""),
@@ -105,7 +91,7 @@ def write_report(
         views=[_strip(strip) for strip in views],
         config_text=config_text,
     )
-    _write_whole(path, page)
+    write_whole(path, page)
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -123,7 +109,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
 def _card(item: GalleryItem, vocabulary: Vocabulary) -> dict[str, Any]:
     answers = {"before": item.before, "after": item.after}
     return {
-        "image": _picture(item.image),
+        "image": picture(item.image),
         "objects": item.objects,
         "question": item.question,
         "answers": {when: mark(text, item.objects, vocabulary) for when, text in answers.items()},
@@ -135,20 +121,8 @@ def _strip(strip: ViewStrip) -> dict[str, Any]:
         raise ValueError(
             f"report: {len(strip.views)} views but {len(strip.captions)} captions; give one each"
         )
-    pictures = [_picture(view) for view in strip.views]
+    pictures = [picture(view) for view in strip.views]
     return {"pictures": list(zip(pictures, strip.captions, strict=True)), "response": strip.response}
-
-
-def _picture(image: UInt8[np.ndarray, "y x 3"]) -> dict[str, Any]:
-    """The image as a PNG data URL, and whether its pixels should stay sharp when it is enlarged."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"report: an image is uint8 [y x 3], not {image.dtype} {list(image.shape)}")
-    picture = Image.fromarray(image)
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"url": f"data:image/png;base64,{data}", "crisp": max(picture.size) < _CRISP_BELOW}
 
 
 def _figure(value: float | None) -> str:
@@ -165,14 +139,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # A tokenizer can decode to half a surrogate pair, which UTF-8 cannot hold: show its code instead.
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def _encode(
     pixels = normalise(tiles, config.vision.pixel_mean, config.vision.pixel_std)
     if layouts is None:
         return llava.image_features(params, config, pixels[:, 0], adapter)
-    return llava.anyres_features(params, config, pixels, layouts, adapter)
+    return llava.tiled_features(params, config, pixels, layouts, adapter)
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,13 @@ class Answerer:
         tiles = np.zeros((self.batch_size, most_tiles, *self.encoder.processor.tile_size, 3), np.uint8)
         layouts = np.zeros((self.batch_size, most_tokens), np.int32)
         for i, (image, question) in enumerate(zip(images, questions, strict=True)):
-            ids = self.encoder.prompt(question, *image.shape[:2])
+            size = image.shape[:2]
+            ids = self.encoder.prompt(question, [size])
             tokens[i, -len(ids) :], mask[i, -len(ids) :] = ids, True
             own = self.encoder.processor(image)
             tiles[i, : len(own)] = own
-            if (order := self.encoder.layout(*image.shape[:2])) is not None:
-                layouts[i, : len(order)] = order
+            order = self.encoder.layout([size])
+            layouts[i, : len(order)] = order
         sampled = sample(
             self.params,
             self.adapter,

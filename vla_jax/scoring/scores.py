@@ -134,7 +134,7 @@ def encode_views(
       config: the model.
       model: its parameters and adapter.
       views: images as 0 to 255 (floats, to differentiate by them); with a layout, k tiles of each.
-      layout: order of the tokens of images in tiles, see `llava.anyres_features`.
+      layout: order of the tokens in the tiles, see `llava.tiled_features`.
     """
     params, adapter = model
     pixels = normalise(views, config.vision.pixel_mean, config.vision.pixel_std)
@@ -143,7 +143,7 @@ def encode_views(
         features = llava.image_features(params, config, flat, adapter)
     else:
         order = jnp.repeat(layout, views.shape[1], axis=0)
-        features = llava.anyres_features(params, config, flat, order, adapter)
+        features = llava.tiled_features(params, config, flat, order, adapter)
     return rearrange(features, "(b v) n d -> b v n d", v=views.shape[1])
 
 

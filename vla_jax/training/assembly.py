@@ -15,10 +15,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vla_jax.data import Batch, BatchPlan, DataError, Encoder, RecordReport, Source, batches
-from vla_jax.data.batches import reader
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.loading import Reader
+from vla_jax.data.mixture import Mixture
+from vla_jax.data.preflight import Preflight, preflight, sample
 from vla_jax.data.reference_cache import ReferenceCache
-from vla_jax.data.sources import corpus, open_source
+from vla_jax.data.sources import Files, corpus, open_source
 from vla_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from vla_jax.data.world import WorldConfig
 from vla_jax.interop import Model
@@ -31,9 +33,6 @@ from vla_jax.training.loop import fit
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from vla_jax.training.reference import fill, identity
 from vla_jax.training.step import Method, Trained
-
-# Records of a file that are read whole before the first step.
-_CHECKED_RECORDS = 2000
 
 
 def recipe_of(config: ConfigDict) -> Recipe:
@@ -79,6 +78,7 @@ def encoder_of(config: ConfigDict, model: Model, recipe: Recipe | None = None) -
         max_prompt_length=config.data.max_prompt_length,
         max_completion_length=config.data.max_completion_length,
         length_multiple=config.data.length_multiple,
+        max_images=config.data.max_images,
     )
 
 
@@ -102,6 +102,7 @@ class Run:
       source: what it trains on.
       encoder: how records become ids.
       report: what happened to them.
+      preflight: what was found in those that were read beforehand.
     """
 
     config: ConfigDict
@@ -110,11 +111,13 @@ class Run:
     source: Source
     encoder: Encoder
     report: RecordReport
+    preflight: Preflight
 
     @property
     def plan(self) -> BatchPlan:
         """Which records make which batch."""
-        return BatchPlan(len(self.source), self.config.train.batch_size, self.config.seed)
+        mixture = self.source.parts if isinstance(self.source, Mixture) else ()
+        return BatchPlan(len(self.source), self.config.train.batch_size, self.config.seed, mixture)
 
     def open_batches(self, start: int, reference: ReferenceCache | None = None) -> Iterator[Batch]:
         """Batches from step `start` on, with what the reference said of them where it is kept."""
@@ -127,6 +130,7 @@ class Run:
             skip_bad_records=self._skips,
             report=self.report,
             threads=self.config.data.threads,
+            workers=self.config.data.workers,
             reference=None if reference is None else reference.read,
         )
 
@@ -222,15 +226,16 @@ class Run:
             made=len(self.recipe.made),
             length=encoder.max_completion_length,
         )
-        read = [self.plan.indices(step) for step in range(config.train.steps)]
+        wanted = [self.plan.indices(step) for step in range(config.train.steps)]
+        read = Reader(self.source, encoder)
         rows = config.train.microbatch_size or config.train.batch_size
         spread = mesh.shape["data"] * mesh.shape["fsdp"]
         fill(
             cache,
             method,
             base,
-            np.concatenate(read),
-            reader(self.source, encoder, self._skips, self.report),
+            np.concatenate(wanted),
+            lambda index: read.read(index, self.report, self._skips),
             encoder,
             math.ceil(rows / spread) * spread,
             lambda batch: jax.device_put(batch, batch_sharding(mesh)),
@@ -255,13 +260,31 @@ def whole_beside_adapter(low_rank: LoraConfig, recipe: Recipe) -> str:
     return "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
 
 
-def assemble(config: ConfigDict, model: Model) -> Run:
+def check_data(config: ConfigDict) -> None:
+    """Finds that the data can be opened, and reads records of a file as far as that needs no model.
+
+    Raises:
+      DataError: at the first bad record, unless bad records are skipped.
+      ValueError: where there is no such source.
+    """
+    source = open_source(config.data.to_dict(), world_of(config, config.model.vision.image_size))
+    if config.data.on_bad_record != "skip" and isinstance(source, Files):
+        for index in sample(len(source), config.data.preflight):
+            source[index]
+
+
+def assemble(config: ConfigDict, model: Model, report: RecordReport | None = None) -> Run:
     """Opens the data of a run and reads the records of files once, so that bad ones are found now.
 
     A model that comes with an adapter starts from the two merged.
 
+    Args:
+      config: the run's.
+      model: where it starts.
+      report: filled with what happens to records, now and while the run trains.
+
     Raises:
-      DataError: at the first bad record, or, where bad records are skipped, if no good one is left.
+      DataError: at the first bad record, or, where bad records are skipped, at one too many.
       ValueError: where the pattern of frozen parameters matches none, or all.
     """
     if model.adapter is not None:
@@ -279,6 +302,11 @@ def assemble(config: ConfigDict, model: Model) -> Run:
             f"recipe {config.recipe!r} makes views of whole images, and this LLaVA-NeXT reads tiles; take "
             f"one of {', '.join(name for name in available() if named(name).tile_by_tile)}, or a LLaVA-1.5"
         )
+    if config.data.max_images > 1 and not recipe.tile_by_tile:
+        raise ValueError(
+            f"recipe {config.recipe!r} makes views of the one image of a record; set data.max_images=1, or "
+            f"take one of {', '.join(name for name in available() if named(name).tile_by_tile)}"
+        )
     if recipe.sequences and not model.config.reward_head:
         model = _with_reward_head(model, config.seed)
     if config.lora.rank and config.lora.modules_to_save:
@@ -295,19 +323,16 @@ def assemble(config: ConfigDict, model: Model) -> Run:
             f"train.frozen={config.train.frozen!r} matches {'every' if frozen else 'no'} parameter; "
             "paths look like 'vision/layers/fc1'"
         )
-    encoder, report = encoder_of(config, model, recipe), RecordReport()
-    for error in getattr(source, "bad", ()):
-        report.skipped(error)
-    checked = min(len(source), _CHECKED_RECORDS if hasattr(source, "bad") else 1)
-    for index in range(checked):
-        try:
-            report.saw(encoder.encode(source[index], getattr(source, "name", config.data.source)))
-        except DataError as error:
-            if config.data.on_bad_record != "skip":
-                raise
-            report.skipped(error)
+    skips = config.data.on_bad_record == "skip"
+    encoder, report = encoder_of(config, model, recipe), report if report is not None else RecordReport()
+    report.most_bad = int(config.data.max_bad_fraction * len(source)) if skips else None
+    # The world's records are all alike.
+    most = config.data.preflight if isinstance(source, Files) else 1
+    found = preflight(Reader(source, encoder), report, skips, most)
     if not report.box_origins:
         raise DataError(
             config.data.path, "whole file", "no record of it can be used", "see bad_records.jsonl"
         )
-    return Run(config, model, recipe, source, encoder, report)
+    if len(recipe.view_names) > 1 and found.without_image == len(found.prompts):
+        raise ValueError(f"recipe {config.recipe!r} compares images, and no record that was read has one")
+    return Run(config, model, recipe, source, encoder, report, found)

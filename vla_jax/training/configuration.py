@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vla_jax.data.sources import PREFERENCE_FOLDER
+from vla_jax.data.sources import MIXTURE, PREFERENCE_FOLDER, WORLDS, check_choices
 from vla_jax.data.world import WorldConfig
 from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
 from vla_jax.models.compute import Compute
@@ -51,17 +51,26 @@ def default_config() -> ConfigDict:
             "lora": {**asdict(LoraConfig()), "rank": 0},
             "world": {k: v for k, v in asdict(WorldConfig()).items() if k not in ("seed", "image_size")},
             "data": {
-                "source": "world_supervised",  # world_supervised, world_preference or preference_folder
-                "path": "",  # preference_folder: the JSON-lines file
-                "box_format": "xyxy_pixels",  # xyxy_pixels, xywh_pixels or xyxy_normalised
+                # world_supervised, world_preference, or the format of the file at `path`: see data/formats/.
+                "source": "world_supervised",
+                "path": "",  # file or folder as published, or tfds:NAME[:SPLIT]
+                # source=mixture: files, each {"source": ..., "path": ..., "images": ..., "weight": ...}. The
+                # weight is its share of the places in batches, by default its number of records.
+                "mixture": (),
+                "images": "",  # where its image paths start; by default where the file lies
+                "max_images": 1,  # of a record; one with more is bad
+                "box_format": "xyxy_pixels",  # preference_folder: xyxy_pixels, xywh_pixels or xyxy_normalised
                 "on_bad_record": "error",  # error, or skip: counted and listed in bad_records.jsonl
+                "max_bad_fraction": 0.01,  # of all records; more that are skipped stop the run
+                "preflight": 2000,  # records of a file that are read before the first step; 0 reads all
                 "size": 100_000,  # the world's records
                 "flip_labels": False,  # world_preference: the shuffled-labels control
                 "max_prompt_length": 52,  # tokens, the image's counted; a longer prompt is an error
                 "max_completion_length": 76,  # tokens; a longer completion is cut and counted
                 # A batch is padded to the next multiple of this, up to the limits; 0 always pads to them.
                 "length_multiple": 0,
-                "threads": 1,  # batches prepared at a time
+                "workers": 0,  # processes that prepare batches; 0 does so in the trainer's own
+                "threads": 1,  # batches prepared at a time, in each of them
             },
             # `mode`: online scores the frozen reference in every step; cached does so once a record and keeps
             # it, in `path` or, by default, beside the data.
@@ -123,7 +132,14 @@ def check(config: ConfigDict) -> None:
                 f"options.{name}.{changed[0]} is set, but the recipe is {config.recipe!r} and would "
                 f"ignore it; set options.{config.recipe}.* or recipe={name}"
             )
-    for field in ("train.steps", "train.batch_size", "checkpoint.every", "checkpoint.keep", "data.threads"):
+    for field in (
+        "train.steps",
+        "train.batch_size",
+        "checkpoint.every",
+        "checkpoint.keep",
+        "data.threads",
+        "data.max_images",
+    ):
         section, name = field.split(".")
         if config[section][name] < 1:
             raise ValueError(f"{field} is {config[section][name]}; it must be at least 1")
@@ -139,6 +155,11 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
         )
+    check_choices(config.data.to_dict())
+    if not 0 <= config.data.max_bad_fraction <= 1:
+        raise ValueError(
+            f"data.max_bad_fraction is {config.data.max_bad_fraction}; give a fraction between 0 and 1"
+        )
     for field, reason in _idle(config, recipe):
         if _plain(_field(config, field)) != _plain(_field(default_config(), field)):
             raise ValueError(f"{field} is set, but {reason} would ignore it; leave it at its default")
@@ -152,13 +173,10 @@ def check(config: ConfigDict) -> None:
 
 def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Fields or sections that the rest of the configuration leaves unread, with what makes them so."""
-    if config.data.source == PREFERENCE_FOLDER:
-        yield "data.size", f"data.source={config.data.source}"
-    else:
-        yield "data.path", f"data.source={config.data.source}"
-        yield "data.box_format", f"data.source={config.data.source}"
-    if config.data.source != "world_preference":
-        yield "data.flip_labels", f"data.source={config.data.source}"
+    for field in _unread_of_data(config.data.source):
+        yield f"data.{field}", f"data.source={config.data.source}"
+    if config.data.on_bad_record != "skip":
+        yield "data.max_bad_fraction", f"data.on_bad_record={config.data.on_bad_record}"
     if config.lora.rank:
         yield "train.frozen", "training an adapter (lora.rank > 0), which freezes all parameters,"
         if not config.lora.modules_to_save:
@@ -182,6 +200,16 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "model", "the shape of base.model"
     elif config.base.config and "model" not in config.base.inherit:
         yield "model", "base.config with a base.inherit without 'model'"
+
+
+def _unread_of_data(source: str) -> list[str]:
+    """Fields of the `data` section that say nothing of a source."""
+    if source in WORLDS:
+        flips = [] if source == "world_preference" else ["flip_labels"]
+        return ["path", "images", "max_images", "mixture", "box_format", "preflight", *flips]
+    files = ["path", "images"] if source == MIXTURE else ["mixture"]
+    boxes = [] if source in (PREFERENCE_FOLDER, MIXTURE) else ["box_format"]
+    return ["size", "flip_labels", *files, *boxes]
 
 
 def _field(config: ConfigDict, path: str) -> Any:

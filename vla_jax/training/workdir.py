@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from vla_jax.training.configuration import changes_since, plain
 
 _RECORD = "config.json"
+# Listed even by a run that went no further; the run that follows writes its own.
+BAD_RECORDS = "bad_records.jsonl"
 
 
 class WorkdirError(ValueError):
@@ -30,7 +32,7 @@ def check_free(path: Path, config: ConfigDict) -> None:
                 f"{path} belongs to a run with another configuration ({'; '.join(changes)}); "
                 "choose another --workdir, or repeat the command that began it"
             )
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    elif path.exists() and (not path.is_dir() or any(file.name != BAD_RECORDS for file in path.iterdir())):
         raise WorkdirError(f"{path} is not empty and no run of ours; choose another --workdir")
 
 

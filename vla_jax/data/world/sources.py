@@ -6,6 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from vla_jax.data.images import Pixels
 from vla_jax.data.schema import CHOSEN, REJECTED, Record, Turn
 from vla_jax.data.world.config import WorldConfig
 from vla_jax.data.world.draws import between, chance, pick
@@ -90,7 +91,7 @@ class SupervisedWorld(_World):
         image, objects = render(scene, self.config.image_size)
         return Record(
             key=self._key(index),
-            image=image,
+            images=(Pixels(image),),
             question=first.question,
             responses={CHOSEN: first.answer},
             further_turns=tuple(further),
@@ -129,7 +130,7 @@ class TagWorld(_World):
         image, objects = render(scene, self.config.image_size)
         return Record(
             key=self._key(index),
-            image=image,
+            images=(Pixels(image),),
             question=CAPTION_QUESTIONS[0],
             responses={CHOSEN: ", ".join(sorted(scene.names)) + "."},
             objects=tuple(objects),
@@ -179,7 +180,7 @@ class PreferenceWorld(_World):
         image, objects = render(preference.scene, self.config.image_size)
         return Record(
             key=self._key(index),
-            image=image,
+            images=(Pixels(image),),
             question=preference.question or CAPTION_QUESTIONS[index % len(CAPTION_QUESTIONS)],
             responses=self._labelled(index, preference),
             objects=tuple(objects),
@@ -217,7 +218,7 @@ class EvaluationWorld(_World):
         image, objects = render(scene, config.image_size)
         return Record(
             key=self._key(index),
-            image=image,
+            images=(Pixels(image),),
             question=CAPTION_QUESTIONS[0],
             responses={CHOSEN: str(caption)},
             objects=tuple(objects),
