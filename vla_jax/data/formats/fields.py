@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vla_jax.data.rows import Row, RowError
-from vla_jax.data.schema import Picture, Record, Turn
+from vla_jax.data.schema import CHOSEN, REJECTED, Picture, Record, Turn
 from vla_jax.data.tokenizer import IMAGE_TOKEN
 
 # From what a row says of an image (a path, encoded bytes, or a dict of both) to the image, not yet opened.
@@ -87,6 +87,15 @@ def question_of(words: str) -> str:
     if not question:
         raise RowError("asks nothing", "give it a question or remove the record")
     return question
+
+
+def pair(row: Row) -> dict[str, str]:
+    """The chosen and the rejected answer.
+
+    Raises:
+      RowError: where one of them is missing or says nothing.
+    """
+    return {role: text(row, role) for role in (CHOSEN, REJECTED)}
 
 
 class Message(NamedTuple):

@@ -5,9 +5,9 @@ Source: Wang et al. 2024, mDPO; LPOI (2025).
 
 from collections.abc import Sequence
 
-from vla_jax.data.formats.fields import Format, OpenImage, pictures, text, untemplated
+from vla_jax.data.formats.fields import Format, OpenImage, pair, pictures, text, untemplated
 from vla_jax.data.rows import Row
-from vla_jax.data.schema import CHOSEN, REJECTED, Record
+from vla_jax.data.schema import Record
 
 
 def records(row: Row, image: OpenImage) -> Sequence[Record]:
@@ -20,7 +20,7 @@ def records(row: Row, image: OpenImage) -> Sequence[Record]:
             images=pictures(row, image, ["img_path", "image"], prompt),
             history=history,
             question=question,
-            responses={role: text(row, role) for role in (CHOSEN, REJECTED)},
+            responses=pair(row),
         )
     ]
 

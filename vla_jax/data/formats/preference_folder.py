@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_jax.data.formats.fields import Format, OpenImage, pictures, text
+from vla_jax.data.formats.fields import Format, OpenImage, pair, pictures
 from vla_jax.data.rows import Row, RowError
-from vla_jax.data.schema import CHOSEN, REJECTED, Box, Object, Picture, Record
+from vla_jax.data.schema import Box, Object, Picture, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
 
 BOX_FORMATS = ("xyxy_pixels", "xywh_pixels", "xyxy_normalised")
@@ -35,7 +35,7 @@ def format_with(box_format: str = "xyxy_pixels") -> Format:
 
 def records(row: Row, image: OpenImage, box_format: str = "xyxy_pixels") -> Sequence[Record]:
     """One record."""
-    responses = {role: text(row, role) for role in (CHOSEN, REJECTED)}
+    responses = pair(row)
     images = pictures(row, image, ["images", "image"])
     question = _question(row, len(images))
     return [Record("", images, question, responses, objects=_objects(row, images, box_format))]

@@ -5,9 +5,9 @@ Source: Yu et al. 2024, RLAIF-V; parquet shards.
 
 from collections.abc import Sequence
 
-from vla_jax.data.formats.fields import Format, OpenImage, picture, question_of, text
+from vla_jax.data.formats.fields import Format, OpenImage, pair, picture, question_of, text
 from vla_jax.data.rows import Row
-from vla_jax.data.schema import CHOSEN, REJECTED, Record
+from vla_jax.data.schema import Record
 
 
 def records(row: Row, image: OpenImage) -> Sequence[Record]:
@@ -17,7 +17,7 @@ def records(row: Row, image: OpenImage) -> Sequence[Record]:
             key="",
             images=picture(row, image, "image", "image_path"),
             question=question_of(text(row, "question")),
-            responses={role: text(row, role) for role in (CHOSEN, REJECTED)},
+            responses=pair(row),
         )
     ]
 

@@ -6,9 +6,9 @@ field `text`.
 
 from collections.abc import Sequence
 
-from vla_jax.data.formats.fields import Format, OpenImage, json_text, picture, question_of, text
+from vla_jax.data.formats.fields import Format, OpenImage, json_text, pair, picture, question_of, text
 from vla_jax.data.rows import Row
-from vla_jax.data.schema import CHOSEN, REJECTED, Record
+from vla_jax.data.schema import Record
 
 
 def records(row: Row, image: OpenImage) -> Sequence[Record]:
@@ -19,7 +19,7 @@ def records(row: Row, image: OpenImage) -> Sequence[Record]:
             key="",
             images=picture(row, image, "image", "image_path"),
             question=question_of(text(said, "question")),
-            responses={role: text(said, role) for role in (CHOSEN, REJECTED)},
+            responses=pair(said),
         )
     ]
 
