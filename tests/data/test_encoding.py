@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
+from tests.chat_templates import TEMPLATES
 from tests.small_models import tiny_tokenizer
 from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Object, Record, Turn
 from vla_jax.data.image_processing import ImageProcessor
@@ -303,3 +306,54 @@ def test_an_image_that_cannot_be_read_is_the_records_fault():
     broken = replace(RECORD, images=(ImageBytes(b"no image", "a.jpg"),))
     with pytest.raises(DataError, match=r"pairs.jsonl, line 7: names an image that cannot be read: a\.jpg"):
         ENCODER.encode(broken, "pairs.jsonl")
+
+
+# --- the LLaVAs' own templates -------------------------------------------------------------------------
+
+
+def words_as_llamas():
+    """A tokenizer that puts the blank before a word into the word's token, as Llama's and Mistral's do."""
+    model = Tokenizer(models.BPE(byte_fallback=True))
+    model.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "<s>", "</s>", "<image>"]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    words = "USER: ASSISTANT: [INST] [/INST] A red cat. What is in the image? How many? Just one. Yes, it is!"
+    others = "<<SYS>>\\n Be brief. A blue dog, 狗. Sure? <\\s> _"
+    model.train_from_iterator([words] * 9 + [others], trainer)
+    model.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+@pytest.mark.parametrize("make", [tiny_tokenizer.__wrapped__, words_as_llamas])
+@pytest.mark.parametrize("system", ["", "Be brief."])
+@pytest.mark.parametrize("turns", [False, True])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_with_the_llavas_own_templates_prompt_and_answer_are_the_whole_render(template, turns, system, make):
+    tokenizer = make()
+    tokenizer.chat_template = TEMPLATES[template]
+    limits = {"max_prompt_length": 400, "max_completion_length": 400}
+    encoder = replace(ENCODER, tokenizer=tokenizer, further_turns=turns, **limits)
+    encoded = encoder.encode(replace(RECORD, system=system))
+    messages = messages_before(replace(RECORD, system=system))
+    answered = [Turn("", RECORD.responses[CHOSEN]), *(RECORD.further_turns if turns else ())]
+    for i, turn in enumerate(answered):
+        if i:
+            messages.append({"role": "user", "content": [{"type": "text", "text": turn.question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
+    whole = tokenizer.apply_chat_template(messages, tokenize=False).rstrip().removesuffix("<\\s>")
+    whole = whole if whole.endswith("</s>") else whole + "</s>"
+    image, end = tokenizer.convert_tokens_to_ids("<image>"), tokenizer.eos_token_id
+    repeats = {image: NUM_IMAGE_TOKENS}
+    expected = [i for token in tokenizer(whole)["input_ids"] for i in [token] * repeats.get(token, 1)]
+    ids, scored = encoded.responses[0], encoded.scored[0]
+    assert [*encoded.prefix, *ids] == expected
+    assert ids[-1] == end and scored[-1] and ids[-2] != end
+    # What counts are the answers, each with its end where the template writes one, and nothing of a question.
+    said = tokenizer.decode(ids[scored], skip_special_tokens=True).replace("<\\s>", "")
+    assert "".join(said.split()) == "".join("".join(turn.answer.split()) for turn in answered)

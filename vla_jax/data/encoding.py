@@ -271,11 +271,10 @@ class Encoder:
                 text = self._render(messages, answer_next=True)
                 messages.append(_message("assistant", turn.answer))
             start, text = len(text), self._render(messages)
-            spans.append((start, len(text)))
-        if not text.endswith(self.tokenizer.eos_token):
-            # LLaVA-1.5's template leaves a blank behind the answer, for the next turn.
-            text = text.rstrip() + self.tokenizer.eos_token
-            spans[-1] = (spans[-1][0], len(text))
+            # Templates leave a blank behind the answer; it belongs to the next turn's first token.
+            spans.append((start, len(text.rstrip())))
+        text = self._ended(text.rstrip())
+        spans[-1] = (spans[-1][0], len(text))
         ids, offsets = self._ids(text)
         first = len(prompt_ids)
         if not np.array_equal(ids[:first], prompt_ids):
@@ -296,6 +295,13 @@ class Encoder:
         for start, end in spans:
             scored |= (offsets[:, 0] >= start) & (offsets[:, 0] < end)
         return ids[first:], scored[first:]
+
+    def _ended(self, text: str) -> str:
+        """A conversation that ends with the end of sequence, whatever its template writes there."""
+        end = self.tokenizer.eos_token
+        # As it stands in the templates that were published with LLaVA-1.6-Mistral first.
+        text = text.removesuffix("<\\s>")
+        return text if text.endswith(end) else text + end
 
     def _render(self, messages: Sequence[dict[str, Any]], answer_next: bool = False) -> str:
         return self.tokenizer.apply_chat_template(
