@@ -2,8 +2,8 @@
 
 import math
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from vla_jax.data.anyres import Size, best_resolution
 from vla_jax.data.anyres import layout as anyres_layout
 from vla_jax.data.changes import changed_tokens
 from vla_jax.data.image_processing import ImageProcessor
-from vla_jax.data.images import UnreadableImageError
+from vla_jax.data.images import Pixels, UnreadableImageError
 from vla_jax.data.key_object import CUT_OFF, KeyObject, has_area, key_object
 from vla_jax.data.schema import CHOSEN, Box, DataError, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
@@ -112,14 +112,15 @@ class Encoder:
                 "the model's chat template leaves the system message out",
                 "remove the message, or give the tokenizer a template that writes it",
             )
-        prompt_ids = self._ids(prompt)[0]
+        prompt_ids = self._ids(prompt)
         try:
-            sizes = [image.size for image in record.images]
-            prefix = self._expanded(prompt_ids, sizes, record.key, source)
-            tiles = [self.processor(image.pixels()) for image in record.images]
+            images = tuple(Pixels(image.pixels(), image.name) for image in record.images)
         except UnreadableImageError as error:
             raise DataError(source, record.key, error.problem, error.remedy) from None
-        key = key_object(record, record.responses.get(CHOSEN, ""))
+        sizes = [image.size for image in images]
+        prefix = self._expanded(prompt_ids, sizes, record.key, source)
+        tiles = [self.processor(image.array) for image in images]
+        key = key_object(replace(record, images=images), record.responses.get(CHOSEN, ""))
         box = self.processor.fit_box(key.box, *sizes[0]) if sizes else key.box
         encoded = [
             self._response(
@@ -214,7 +215,7 @@ class Encoder:
           DataError: where the rendered prompt has not as many placeholders as images, or is too long.
         """
         text = self._render([_user(question, images=len(sizes))], answer_next=True)
-        return self._expanded(self._ids(text)[0], sizes, key, source)
+        return self._expanded(self._ids(text), sizes, key, source)
 
     def _expanded(
         self, ids: Int[np.ndarray, " s"], sizes: Sequence[Size], key: str, source: str
@@ -275,7 +276,7 @@ class Encoder:
             spans.append((start, len(text.rstrip())))
         text = self._ended(text.rstrip())
         spans[-1] = (spans[-1][0], len(text))
-        ids, offsets = self._ids(text)
+        ids = self._ids(text)
         first = len(prompt_ids)
         if not np.array_equal(ids[:first], prompt_ids):
             raise DataError(
@@ -291,9 +292,11 @@ class Encoder:
                 f"there is an {IMAGE_TOKEN} placeholder in an answer or in a further turn",
                 f"take {IMAGE_TOKEN} out of it: images belong to the first question",
             )
-        scored = np.zeros(len(ids), bool)
+        if len(spans) == 1:
+            return ids[first:], np.ones(len(ids) - first, bool)
+        scored, begins = np.zeros(len(ids), bool), self._begins(text)
         for start, end in spans:
-            scored |= (offsets[:, 0] >= start) & (offsets[:, 0] < end)
+            scored |= (begins >= start) & (begins < end)
         return ids[first:], scored[first:]
 
     def _ended(self, text: str) -> str:
@@ -308,13 +311,20 @@ class Encoder:
             list(messages), tokenize=False, add_generation_prompt=answer_next
         )
 
-    def _ids(self, text: str) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, "t 2"]]:
+    def _ids(self, text: str) -> Int[np.ndarray, " t"]:
+        return np.array(self._tokenised(text)["input_ids"], np.int32)
+
+    def _begins(self, text: str) -> Int[np.ndarray, " t"]:
+        """Where in the text each of its tokens begins."""
+        offsets = self._tokenised(text, return_offsets_mapping=True)["offset_mapping"]
+        return np.array([start for start, _ in offsets])
+
+    def _tokenised(self, text: str, **options: bool) -> Mapping[str, Any]:
         # As the processors of transformers do: a template that does not begin with the first token leaves it
         # to the tokenizer.
         first = self.tokenizer.bos_token
         begun = first is not None and text.startswith(first)
-        encoded = self.tokenizer(text, add_special_tokens=not begun, return_offsets_mapping=True)
-        return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"]).reshape(-1, 2)
+        return self.tokenizer(text, add_special_tokens=not begun, **options)
 
 
 def stamp(row: Encoded) -> int:

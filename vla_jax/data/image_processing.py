@@ -139,7 +139,10 @@ class ImageProcessor:
             return np.concatenate([self._resize(image, *self.tile_size)[None], self._tiles(image)])
         top, left, height, width = self._padded(*image.shape[:2])
         if self.pad_to_square:
-            image = _placed(image, top, left, np.full((height, width, 3), self.pad_to_square, np.uint8))
+            # By PIL: filling an array with a colour takes NumPy a tenth of all the time an image takes.
+            square = Image.new("RGB", (width, height), self.pad_to_square)
+            square.paste(Image.fromarray(image), (left, top))
+            image = np.asarray(square)
         return self._resize_and_crop(image, *self._resized(height, width))[None]
 
     def fit_box(self, box: Box, height: int, width: int) -> Box:
@@ -221,7 +224,9 @@ def _placed(
 def _middle(image: UInt8[np.ndarray, "_ _ 3"], size: int, axis: int) -> UInt8[np.ndarray, "_ _ 3"]:
     """`size` rows (axis 0) or columns (axis 1) from the middle, black around what is smaller."""
     spare = image.shape[axis] - size
-    if spare >= 0:
+    if not spare:
+        return image
+    if spare > 0:
         return image.take(range(spare // 2, spare // 2 + size), axis)
     before = -(spare // 2)
     return np.pad(image, [(before, -spare - before) if axis == each else (0, 0) for each in range(3)])
