@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,17 @@ def _announce(run: Run, workdir: Path) -> None:
     print(f"{run.config.recipe}: {len(run.source)} records, {len(run.report.bad)} bad, into {workdir}")
     if isinstance(run.source, Files):
         print(run.preflight.table(run.encoder, len(run.report.bad)))
+        prompts, answers = zip(*run.shapes(), strict=True)
+        print(
+            f"  batches: prompts padded to {_range(prompts)} tokens and answers to {_range(answers)}, "
+            f"{len(prompts)} programs to compile"
+        )
     if len(run.recipe.view_names) > 1:
         print(f"key objects, of the records read so far: {origins}")
+
+
+def _range(lengths: Sequence[int]) -> str:
+    return str(max(lengths)) if len(set(lengths)) == 1 else f"{min(lengths)} to {max(lengths)}"
 
 
 def _write_bad_records(report: RecordReport, workdir: Path) -> None:

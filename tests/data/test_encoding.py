@@ -1,6 +1,7 @@
 """Records as token ids: what the chat template renders, what is scored, what is refused."""
 
 import copy
+import io
 import zlib
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -357,3 +359,50 @@ def test_with_the_llavas_own_templates_prompt_and_answer_are_the_whole_render(te
     # What counts are the answers, each with its end where the template writes one, and nothing of a question.
     said = tokenizer.decode(ids[scored], skip_special_tokens=True).replace("<\\s>", "")
     assert "".join(said.split()) == "".join("".join(turn.answer.split()) for turn in answered)
+
+
+@given(
+    question=texts,
+    answers=st.tuples(texts, texts),
+    turns=st.lists(st.tuples(texts, texts), max_size=2),
+    further=st.booleans(),
+    limit=st.integers(3, 40),
+)
+@settings(max_examples=40, deadline=None)
+def test_lengths_are_those_of_the_encoded_record_and_take_no_pixels(question, answers, turns, further, limit):
+    record = replace(
+        RECORD,
+        question=question,
+        responses=dict(zip((CHOSEN, REJECTED), answers, strict=True)),
+        further_turns=tuple(Turn(*turn) for turn in turns),
+    )
+    encoder = replace(ENCODER, further_turns=further, max_completion_length=limit)
+    encoded = encoder.encode(record)
+    blind = replace(record, images=(ImageBytes(b"no image at all"),))
+    expected = len(encoded.prefix), max(len(ids) for ids in encoded.responses)
+    assert encoder.lengths(blind) == encoder.lengths(record) == expected
+
+
+def test_lengths_of_an_image_in_tiles_need_its_header_only():
+    processor = ImageProcessor((24, 24), (24, 24), pinpoints=((24, 48), (48, 24), (48, 48)))
+    encoder = replace(ENCODER, processor=processor)
+    for shape in ((30, 40, 3), (90, 20, 3), (48, 48, 3)):
+        with io.BytesIO() as file:
+            Image.fromarray(np.zeros(shape, np.uint8)).save(file, "jpeg")
+            whole = file.getvalue()
+        record = replace(RECORD, images=(ImageBytes(whole),), objects=())
+        cut = replace(record, images=(ImageBytes(whole[:-4]),))
+        assert encoder.lengths(cut)[0] == len(encoder.encode(record).prefix)
+
+
+@pytest.mark.parametrize(
+    "changed, problem",
+    [
+        ({"responses": {CHOSEN: "A cat."}}, "there is no 'rejected' response"),
+        ({"question": "x " * 300}, "prompts are never cut"),
+        ({"images": RECORD.images * 2}, "there are 2 images"),
+    ],
+)
+def test_a_record_that_cannot_be_encoded_has_no_lengths_either(changed, problem):
+    with pytest.raises(DataError, match=problem):
+        ENCODER.lengths(replace(RECORD, **changed))

@@ -11,6 +11,8 @@ from tests.small_models import tiny_tokenizer
 from vla_jax.data import CHOSEN, REJECTED, BatchPlan, DataError, Encoder, RecordReport, batches
 from vla_jax.data.batches import collate
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.lengths import measure
+from vla_jax.data.loading import Reader
 from vla_jax.data.mixture import Mixture
 from vla_jax.data.plan import Part
 from vla_jax.data.record_report import TooManyBadRecordsError
@@ -52,7 +54,8 @@ def mixture(tmp_path_factory):
 
 
 def plan_of(source, batch_size=4):
-    lengths = np.array([len(source[i].responses[CHOSEN]) for i in range(len(source))])
+    reader = Reader(source, ENCODER)
+    lengths = measure(reader, np.arange(len(source)), RecordReport(), skip=False)
     return BatchPlan(len(source), batch_size, seed=3, mixture=source.parts, lengths=lengths)
 
 
@@ -83,12 +86,9 @@ def test_batches_are_the_same_bytes_whoever_makes_them(mixture, expected, worker
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_hosts_read_equal_parts_of_the_same_batches(mixture, expected, parts):
     """What begins on two hosts may go on with one or four: no record is seen twice, none is lost."""
-    fixed = Encoder(**{**vars(ENCODER), "length_multiple": 0})
-    whole = list(batches(mixture, fixed, plan_of(mixture), stop=STEPS))
-    shares = [
-        list(batches(mixture, fixed, plan_of(mixture), stop=STEPS, part=(number, parts)))
-        for number in range(parts)
-    ]
+    whole = load(mixture)
+    assert len({batch.response_tokens.shape for batch in whole}) > 1
+    shares = [load(mixture, part=(number, parts)) for number in range(parts)]
     for step, batch in enumerate(whole):
         columns = zip(*(share[step] for share in shares), strict=True)
         joined = [None if column[0] is None else np.concatenate(column) for column in columns]

@@ -63,7 +63,7 @@ def test_a_plan_of_nothing_is_refused(num_records, batch_size, problem):
 PARTS = (Part(70, 1.0), Part(30, 3.0), Part(7, 0.5))
 
 
-@pytest.mark.parametrize("lengths", [None, np.random.default_rng(0).integers(0, 50, 107)])
+@pytest.mark.parametrize("lengths", [None, np.random.default_rng(0).integers(0, 50, (107, 2))])
 def test_in_a_mixture_every_source_has_its_share_and_epochs_of_its_own(lengths):
     plan = BatchPlan(107, 16, seed=4, mixture=PARTS, lengths=lengths)
     walked = np.concatenate([plan.indices(step) for step in range(1920)])
@@ -87,8 +87,9 @@ def test_a_batch_of_a_mixture_is_a_function_of_the_step_too(step, batch_size):
 
 
 def test_records_of_like_lengths_are_batched_together_and_none_is_lost():
-    lengths = np.random.default_rng(1).integers(10, 500, 256)
-    sorted_plan, plain = (BatchPlan(256, 8, 0, lengths=each) for each in (lengths, None))
+    both = np.random.default_rng(1).integers(10, 500, (256, 2))
+    sorted_plan, plain = (BatchPlan(256, 8, 0, lengths=each) for each in (both, None))
+    lengths = both.sum(axis=1)
 
     def waste(plan):
         taken = [lengths[plan.indices(step)] for step in range(32)]
@@ -100,6 +101,25 @@ def test_records_of_like_lengths_are_batched_together_and_none_is_lost():
     # Short and long batches come in a random order.
     means = [lengths[sorted_plan.indices(step)].mean() for step in range(32)]
     assert 5 < np.sum(np.diff(means) > 0) < 26
+
+
+def test_how_long_a_batch_is_follows_from_the_plan():
+    lengths = np.random.default_rng(2).integers(10, 500, (100, 2))
+    plan = BatchPlan(100, 8, 0, lengths=lengths)
+    for step in range(40):
+        assert plan.longest(step) == tuple(lengths[plan.indices(step)].max(axis=0))
+    assert BatchPlan(100, 8, 0).longest(0) is None
+
+
+def test_the_records_to_measure_decide_every_batch_that_is_asked_for():
+    lengths = np.random.default_rng(3).integers(10, 500, (1000, 2))
+    needed = BatchPlan(1000, 4, 0).records(steps=40)
+    assert 2 * 32 * 4 - 20 < len(needed) < 1000
+    measured = np.ones_like(lengths)
+    measured[needed] = lengths[needed]
+    whole, part = (BatchPlan(1000, 4, 0, lengths=each) for each in (lengths, measured))
+    for step in range(40):
+        np.testing.assert_array_equal(whole.indices(step), part.indices(step))
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from vla_jax.training import loop
 from vla_jax.training.assembly import assemble
 from vla_jax.training.configuration import check, default_config
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
+from vla_jax.training.programs import CompiledStep
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import (
     Method,
     Trained,
     gradients_and_metrics,
-    make_step,
     make_views,
     sums_of,
 )
@@ -192,16 +192,16 @@ def test_each_bucket_is_compiled_once(tmp_path, monkeypatch):
     steps = []
 
     def kept(*arguments):
-        steps.append(make_step(*arguments))
+        steps.append(CompiledStep(*arguments))
         return steps[-1]
 
-    monkeypatch.setattr(loop, "make_step", kept)
+    monkeypatch.setattr(loop, "CompiledStep", kept)
     lengths = {"data.length_multiple": 4, "data.max_completion_length": 48}
     run = assemble(configured(**lengths, **{"train.steps": 12, "train.batch_size": 2}), MODEL)
     shapes = {(batch.prefix_tokens.shape, batch.response_tokens.shape) for batch in run.open_batches(0)}
     run.train(tmp_path / "run", "train")
     assert 1 < len(shapes) <= 12
-    assert [step._cache_size() for step in steps] == [len(shapes)]
+    assert [len(step) for step in steps] == [len(shapes)]
 
 
 def test_an_image_in_tiles_is_trained_on_tile_by_tile():

@@ -54,13 +54,24 @@ class Batch(NamedTuple):
     reference: Kept | None = None
 
 
-def collate(rows: Sequence[Encoded | None], encoder: Encoder) -> Batch:
-    """Pads rows to the encoder's lengths; None becomes a row of weight 0 with one valid token."""
+def collate(
+    rows: Sequence[Encoded | None], encoder: Encoder, longest: tuple[int, int] | None = None
+) -> Batch:
+    """Pads rows to the encoder's lengths; None becomes a row of weight 0 with one valid token.
+
+    Args:
+      rows: the records.
+      encoder: what encoded them.
+      longest: tokens of the longest prompt and response of the batch, where more belong to it than are here.
+    """
     size, roles, present = len(rows), len(encoder.responses), [row for row in rows if row is not None]
-    longest_prompt = max((len(row.prefix) for row in present), default=1)
-    longest_response = max((len(ids) for row in present for ids in row.responses), default=1)
-    prompt = encoder.padded_length(longest_prompt, encoder.max_prompt_length)
-    completion = encoder.padded_length(longest_response, encoder.max_completion_length)
+    if longest is None:
+        prompts = [len(row.prefix) for row in present]
+        longest = (
+            max(prompts, default=1),
+            max((len(ids) for row in present for ids in row.responses), default=1),
+        )
+    prompt, completion = encoder.padded(*longest)
     tiles, image_tokens = encoder.most_tiles_and_tokens()
     in_tiles = encoder.tiled
 

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from vla_jax.data.anyres import Size, best_resolution
 from vla_jax.data.anyres import layout as anyres_layout
 from vla_jax.data.changes import changed_tokens
+from vla_jax.data.chat import ChatTemplate, user_message
 from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.images import Pixels, UnreadableImageError
 from vla_jax.data.key_object import CUT_OFF, KeyObject, has_area, key_object
@@ -95,39 +96,16 @@ class Encoder:
           DataError: where a response is missing, empty or holds an image placeholder, an image cannot be
             read, there are too many of them, or the prompt has no place for them or is too long.
         """
-        answers = [self._answer(record, role, source) for role in self.responses]
-        if len(record.images) > self.max_images:
-            raise DataError(
-                source,
-                record.key,
-                f"there are {len(record.images)} images and at most {self.max_images} are read",
-                "raise data.max_images, or remove the record",
-            )
-        messages = _prompt(record)
-        prompt = self._render(messages, answer_next=True)
-        if record.system and record.system.strip() not in prompt:
-            raise DataError(
-                source,
-                record.key,
-                "the model's chat template leaves the system message out",
-                "remove the message, or give the tokenizer a template that writes it",
-            )
-        prompt_ids = self._ids(prompt)
+        self._check_count(record, source)
         try:
             images = tuple(Pixels(image.pixels(), image.name) for image in record.images)
         except UnreadableImageError as error:
             raise DataError(source, record.key, error.problem, error.remedy) from None
         sizes = [image.size for image in images]
-        prefix = self._expanded(prompt_ids, sizes, record.key, source)
+        prefix, encoded = self._texts(record, sizes, source)
         tiles = [self.processor(image.array) for image in images]
         key = key_object(replace(record, images=images), record.responses.get(CHOSEN, ""))
         box = self.processor.fit_box(key.box, *sizes[0]) if sizes else key.box
-        encoded = [
-            self._response(
-                record, messages, prompt, prompt_ids, answer, self.further_turns and role == CHOSEN, source
-            )
-            for role, answer in zip(self.responses, answers, strict=True)
-        ]
         limit = self.max_completion_length
         responses = tuple(ids[:limit] for ids, _ in encoded)
         return Encoded(
@@ -144,6 +122,51 @@ class Encoder:
             changed=_changed(responses) if self.changes else None,
             layout=self.layout(sizes) if self.tiled else None,
         )
+
+    def lengths(self, record: Record, source: str = "data") -> tuple[int, int]:
+        """Tokens of the prompt and of the longest response, as long as `encode` gives them; decodes no image.
+
+        Raises:
+          DataError: as `encode` does, but for an image whose header can be read and whose pixels cannot.
+        """
+        self._check_count(record, source)
+        try:
+            # Only where images are cut into tiles does their size say how many tokens they take.
+            sizes = [
+                image.size if self.processor.pinpoints else self.processor.tile_size
+                for image in record.images
+            ]
+        except UnreadableImageError as error:
+            raise DataError(source, record.key, error.problem, error.remedy) from None
+        prefix, encoded = self._texts(record, sizes, source)
+        longest = max((len(ids) for ids, _ in encoded), default=1)
+        return len(prefix), min(longest, self.max_completion_length)
+
+    def _check_count(self, record: Record, source: str) -> None:
+        if len(record.images) > self.max_images:
+            raise DataError(
+                source,
+                record.key,
+                f"there are {len(record.images)} images and at most {self.max_images} are read",
+                "raise data.max_images, or remove the record",
+            )
+
+    def _texts(
+        self, record: Record, sizes: Sequence[Size], source: str
+    ) -> tuple[Int[np.ndarray, " s"], Sequence[tuple[Int[np.ndarray, " t"], Bool[np.ndarray, " t"]]]]:
+        """Ids of the prompt with its images expanded, and of each response with which of them count."""
+        answers = [self._answer(record, role, source) for role in self.responses]
+        asked = self._chat.prompt(record, source)
+        prefix = self._expanded(asked.ids, sizes, record.key, source)
+        encoded = [
+            self._chat.response(asked, answer, record, self.further_turns and role == CHOSEN, source)
+            for role, answer in zip(self.responses, answers, strict=True)
+        ]
+        return prefix, encoded
+
+    @property
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer)
 
     @property
     def tiled(self) -> bool:
@@ -164,8 +187,14 @@ class Encoder:
         mask[y0:y1, x0:x1] = True
         return mask
 
-    def padded_length(self, longest: int, limit: int) -> int:
-        """How long the rows of a batch are whose longest has `longest` ids."""
+    def padded(self, prompt: int, response: int) -> tuple[int, int]:
+        """How long a batch's prompts and responses are, whose longest have this many ids."""
+        return (
+            self._padded(prompt, self.max_prompt_length),
+            self._padded(response, self.max_completion_length),
+        )
+
+    def _padded(self, longest: int, limit: int) -> int:
         if not self.length_multiple:
             return limit
         return min(max(-(-longest // self.length_multiple), 1) * self.length_multiple, limit)
@@ -214,8 +243,8 @@ class Encoder:
         Raises:
           DataError: where the rendered prompt has not as many placeholders as images, or is too long.
         """
-        text = self._render([_user(question, images=len(sizes))], answer_next=True)
-        return self._expanded(self._ids(text), sizes, key, source)
+        asked = self._chat.asked([user_message(question, images=len(sizes))])
+        return self._expanded(asked.ids, sizes, key, source)
 
     def _expanded(
         self, ids: Int[np.ndarray, " s"], sizes: Sequence[Size], key: str, source: str
@@ -253,79 +282,6 @@ class Encoder:
             )
         return answer
 
-    def _response(
-        self,
-        record: Record,
-        prompted: Sequence[dict[str, Any]],
-        prompt: str,
-        prompt_ids: Int[np.ndarray, " s"],
-        answer: str,
-        further_turns: bool,
-        source: str,
-    ) -> tuple[Int[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
-        """Ids of what follows the prompt, end of sequence included, and which of them the loss counts."""
-        messages, text = [*prompted, _message("assistant", answer)], prompt
-        spans = []
-        for turn in (None, *(record.further_turns if further_turns else ())):
-            if turn is not None:
-                messages.append(_user(turn.question))
-                text = self._render(messages, answer_next=True)
-                messages.append(_message("assistant", turn.answer))
-            start, text = len(text), self._render(messages)
-            # Templates leave a blank behind the answer; it belongs to the next turn's first token.
-            spans.append((start, len(text.rstrip())))
-        text = self._ended(text.rstrip())
-        spans[-1] = (spans[-1][0], len(text))
-        ids = self._ids(text)
-        first = len(prompt_ids)
-        if not np.array_equal(ids[:first], prompt_ids):
-            raise DataError(
-                source,
-                record.key,
-                "the chat template renders the prompt differently once it is answered",
-                "use a template whose answered conversation begins with its generation prompt",
-            )
-        if (ids[first:] == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).any():
-            raise DataError(
-                source,
-                record.key,
-                f"there is an {IMAGE_TOKEN} placeholder in an answer or in a further turn",
-                f"take {IMAGE_TOKEN} out of it: images belong to the first question",
-            )
-        if len(spans) == 1:
-            return ids[first:], np.ones(len(ids) - first, bool)
-        scored, begins = np.zeros(len(ids), bool), self._begins(text)
-        for start, end in spans:
-            scored |= (begins >= start) & (begins < end)
-        return ids[first:], scored[first:]
-
-    def _ended(self, text: str) -> str:
-        """A conversation that ends with the end of sequence, whatever its template writes there."""
-        end = self.tokenizer.eos_token
-        # As it stands in the templates that were published with LLaVA-1.6-Mistral first.
-        text = text.removesuffix("<\\s>")
-        return text if text.endswith(end) else text + end
-
-    def _render(self, messages: Sequence[dict[str, Any]], answer_next: bool = False) -> str:
-        return self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=answer_next
-        )
-
-    def _ids(self, text: str) -> Int[np.ndarray, " t"]:
-        return np.array(self._tokenised(text)["input_ids"], np.int32)
-
-    def _begins(self, text: str) -> Int[np.ndarray, " t"]:
-        """Where in the text each of its tokens begins."""
-        offsets = self._tokenised(text, return_offsets_mapping=True)["offset_mapping"]
-        return np.array([start for start, _ in offsets])
-
-    def _tokenised(self, text: str, **options: bool) -> Mapping[str, Any]:
-        # As the processors of transformers do: a template that does not begin with the first token leaves it
-        # to the tokenizer.
-        first = self.tokenizer.bos_token
-        begun = first is not None and text.startswith(first)
-        return self.tokenizer(text, add_special_tokens=not begun, **options)
-
 
 def stamp(row: Encoded) -> int:
     """A hash of everything the model sees of a record, never 0."""
@@ -340,22 +296,3 @@ def _changed(responses: Sequence[Int[np.ndarray, " t"]]) -> tuple[Bool[np.ndarra
     first, second, *others = responses
     unmarked = (np.zeros(len(ids), bool) for ids in others)
     return (*changed_tokens(first.tolist(), second.tolist()), *unmarked)
-
-
-def _prompt(record: Record) -> list[dict[str, Any]]:
-    """The messages before the answer, with the images at the user's first words."""
-    messages = [_message("system", record.system)] if record.system else []
-    asked = [turn.question for turn in record.history] + [record.question]
-    for place, question in enumerate(asked):
-        messages.append(_user(question, images=0 if place else len(record.images)))
-        if place < len(record.history):
-            messages.append(_message("assistant", record.history[place].answer))
-    return messages
-
-
-def _user(question: str, images: int = 0) -> dict[str, Any]:
-    return _message("user", question, [{"type": "image"}] * images)
-
-
-def _message(role: str, text: str, images: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    return {"role": role, "content": [*images, {"type": "text", "text": text}]}

@@ -61,7 +61,10 @@ class ImageFile:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width), from the file's header; see `pixels` for the errors."""
+        """(height, width), from the file's header; see `pixels` for the errors.
+
+        A PNG may say behind its pixels how it is to be turned, so that it is read whole.
+        """
         return _size(self.path, self.name)
 
     def pixels(self) -> UInt8[np.ndarray, "y x 3"]:

@@ -60,7 +60,19 @@ class Reader:
         Raises:
           DataError: where it cannot be used.
         """
-        return self.encoder.encode(self.source[index], getattr(self.source, "name", "data"))
+        return self.encoder.encode(self.source[index], self._name)
+
+    def lengths(self, index: int) -> tuple[int, int]:
+        """Tokens of a record's prompt and of its longest response; see `Encoder.lengths`.
+
+        Raises:
+          DataError: where it cannot be used.
+        """
+        return self.encoder.lengths(self.source[index], self._name)
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.source, "name", "data")
 
     def read(self, index: int, report: RecordReport, skip: bool) -> Encoded | None:
         """The record at `index`, noted in a report; None where it is bad and bad ones are skipped.
@@ -100,7 +112,8 @@ class _Worker:
                 bad.append(error)
         stamps = np.array([0 if row is None else stamp(row) for row in rows], np.uint32)
         seen = tuple(Seen.of(row) for row in rows if row is not None)
-        return Prepared(collate(rows, self.read.encoder), indices, stamps, seen, tuple(bad))
+        batch = collate(rows, self.read.encoder, self.plan.longest(step))
+        return Prepared(batch, indices, stamps, seen, tuple(bad))
 
 
 def batches(

@@ -41,7 +41,8 @@ class BatchPlan:
       batch_size: records in a global batch.
       seed: of the orders.
       mixture: the sources; empty where there is one.
-      lengths: a length for each record; where given, batches are made of records of like lengths.
+      lengths: tokens of each record's prompt and of its longest response; where given, batches are made of
+        records of like lengths, and every host knows how long a batch is without reading all of it.
 
     Raises:
       ValueError: where there is nothing to make a batch of, or the parts do not make the whole.
@@ -51,14 +52,14 @@ class BatchPlan:
     batch_size: int
     seed: int
     mixture: tuple[Part, ...] = ()
-    lengths: Int[np.ndarray, " n"] | None = None
+    lengths: Int[np.ndarray, "n 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.num_records < 1:
             raise ValueError("the data set is empty: there is nothing to make a batch of")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
-        if self.lengths is not None and len(self.lengths) != self.num_records:
+        if self.lengths is not None and self.lengths.shape != (self.num_records, 2):
             raise ValueError(f"there are {len(self.lengths)} lengths for {self.num_records} records")
         if self.mixture:
             if sum(part.size for part in self.mixture) != self.num_records:
@@ -77,8 +78,21 @@ class BatchPlan:
         window, place = divmod(step, _SORTED_STEPS)
         places = _SORTED_STEPS * self.batch_size
         records = self._at(np.arange(window * places, (window + 1) * places))
-        ordered = records[np.argsort(self.lengths[records], kind="stable")].reshape(_SORTED_STEPS, -1)
+        together = self.lengths[records].sum(axis=1)
+        ordered = records[np.argsort(together, kind="stable")].reshape(_SORTED_STEPS, -1)
         return ordered[np.random.default_rng([self.seed, window, _WINDOWS]).permutation(_SORTED_STEPS)[place]]
+
+    def longest(self, step: int) -> tuple[int, int] | None:
+        """Tokens of the longest prompt and of the longest response in batch `step`; None without lengths."""
+        if self.lengths is None:
+            return None
+        prompt, response = self.lengths[self.indices(step)].max(axis=0).tolist()
+        return prompt, response
+
+    def records(self, steps: int) -> Int[np.ndarray, " n"]:
+        """Every record whose length decides what is in the first `steps` batches, in ascending order."""
+        windows = -(-steps // _SORTED_STEPS)
+        return np.unique(self._at(np.arange(windows * _SORTED_STEPS * self.batch_size)))
 
     def epoch(self, step: int) -> float:
         """How many epochs are done when `step` batches are; of a mixture, on average over its records."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from vla_jax.data import Batch, BatchPlan, DataError, Encoder, RecordReport, Source, batches
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.lengths import measure
 from vla_jax.data.loading import Reader
 from vla_jax.data.mixture import Mixture
 from vla_jax.data.preflight import Preflight, preflight, sample
@@ -101,6 +103,7 @@ class Run:
       recipe: the method.
       source: what it trains on.
       encoder: how records become ids.
+      plan: which records make which batch.
       report: what happened to them.
       preflight: what was found in those that were read beforehand.
     """
@@ -110,14 +113,15 @@ class Run:
     recipe: Recipe
     source: Source
     encoder: Encoder
+    plan: BatchPlan
     report: RecordReport
     preflight: Preflight
 
-    @property
-    def plan(self) -> BatchPlan:
-        """Which records make which batch."""
-        mixture = self.source.parts if isinstance(self.source, Mixture) else ()
-        return BatchPlan(len(self.source), self.config.train.batch_size, self.config.seed, mixture)
+    def shapes(self) -> Counter[tuple[int, int]]:
+        """How long prompts and responses of batches are, and of how many batches; each is a program."""
+        longest = map(self.plan.longest, range(self.config.train.steps))
+        limits = self.encoder.max_prompt_length, self.encoder.max_completion_length
+        return Counter(self.encoder.padded(*(each or limits)) for each in longest)
 
     def open_batches(self, start: int, reference: ReferenceCache | None = None) -> Iterator[Batch]:
         """Batches from step `start` on, with what the reference said of them where it is kept."""
@@ -154,6 +158,8 @@ class Run:
             base if reads_base or scores_base else {},
             lambda start: self.open_batches(start, reference),
             steps=config.train.steps,
+            batch_size=rows,
+            length_of=lambda step: sum(self.plan.longest(step) or ()),
             microbatches=max(1, rows // (config.train.microbatch_size or rows)),
             workdir=workdir,
             mesh=mesh,
@@ -335,4 +341,15 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
         )
     if len(recipe.view_names) > 1 and found.without_image == len(found.prompts):
         raise ValueError(f"recipe {config.recipe!r} compares images, and no record that was read has one")
-    return Run(config, model, recipe, source, encoder, report, found)
+    return Run(config, model, recipe, source, encoder, _plan(config, source, encoder, report), report, found)
+
+
+def _plan(config: ConfigDict, source: Source, encoder: Encoder, report: RecordReport) -> BatchPlan:
+    """Which records make which batch: those of like lengths, where batches are padded to their own."""
+    mixture = source.parts if isinstance(source, Mixture) else ()
+    plan = BatchPlan(len(source), config.train.batch_size, config.seed, mixture)
+    if not encoder.length_multiple:
+        return plan
+    skips = config.data.on_bad_record == "skip"
+    lengths = measure(Reader(source, encoder), plan.records(config.train.steps), report, skips)
+    return replace(plan, lengths=lengths)

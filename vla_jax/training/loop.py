@@ -15,6 +15,7 @@ from vla_jax.data import Batch
 from vla_jax.models.parameters import Params
 from vla_jax.parallel import batch_sharding, on_mesh
 from vla_jax.training.checkpoints import Checkpoints
+from vla_jax.training.programs import CompiledStep, Memory, bytes_of_a_device, check_fits
 from vla_jax.training.step import Method, Metrics, TrainState, make_step
 from vla_jax.training.tracking import Tracker
 
@@ -38,6 +39,8 @@ def fit(
     open_batches: Callable[[int], Iterator[Batch]],
     *,
     steps: int,
+    batch_size: int,
+    length_of: Callable[[int], int],
     microbatches: int,
     workdir: Path,
     mesh: Mesh,
@@ -54,6 +57,8 @@ def fit(
       base: frozen parameters, placed on the mesh.
       open_batches: first step -> batches from there on.
       steps: steps of the whole run.
+      batch_size: rows of a batch.
+      length_of: step, counted from 0 -> how long the rows of its batch are, as far as that differs.
       microbatches: in how many parts a batch goes through the model.
       workdir: checkpoints and logs go here.
       mesh: the devices.
@@ -68,6 +73,7 @@ def fit(
     Raises:
       Interrupted: on SIGINT or SIGTERM, once the state is saved.
       Diverged: at the first metric that is not finite; the last checkpoint before it stands.
+      OutOfMemoryError: before the first step, where the largest batch needs more memory than there is.
     """
     checkpoints = Checkpoints(workdir / "checkpoints", keep_checkpoints)
     counters: dict[str, Any] = {"num_tokens": 0}
@@ -79,8 +85,15 @@ def fit(
     if start >= steps:
         checkpoints.close()
         return state
-    step_function = make_step(method, microbatches)
-    tracker = Tracker(workdir, start, steps, len(next(open_batches(start)).weights), title)
+    step_function = CompiledStep(make_step(method, microbatches, jax.tree.map(lambda x: x.sharding, state)))
+    # The program of the largest batch is needed anyway, and says now what would else be found out late.
+    largest = jax.device_put(
+        next(open_batches(max(range(start, steps), key=length_of))), batch_sharding(mesh)
+    )
+    memory = Memory.of(step_function.program(state, base, largest))
+    print(f"memory: {memory or 'this backend does not tell'}")
+    check_fits(memory, bytes_of_a_device())
+    tracker = Tracker(workdir, start, steps, batch_size, title)
     pending: tuple[int, Metrics, int] | None = None
 
     def log_pending() -> None:

@@ -267,9 +267,15 @@ def gradients_and_metrics(
 
 
 def make_step(
-    method: Method, microbatches: int = 1
+    method: Method, microbatches: int = 1, placement: Any = None
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """The jit-compiled step (state, base parameters, batch) -> (state, metrics); the old state is donated."""
+    """The jit-compiled step (state, base parameters, batch) -> (state, metrics); the old state is donated.
+
+    Args:
+      method: what a step does.
+      microbatches: in how many parts a batch goes through the model.
+      placement: the shardings of the new state, those of the old one; None leaves them to XLA.
+    """
 
     def step(state: TrainState, base: Params, batch: Batch) -> tuple[TrainState, Metrics]:
         gradients, metrics = gradients_and_metrics(
@@ -280,4 +286,4 @@ def make_step(
         trained = optax.apply_updates(state.trained, updates)
         return TrainState(state.step + 1, trained, optimizer_state), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=None if placement is None else (placement, None))
