@@ -30,15 +30,18 @@ from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
+from vla_jax.parallel import connect, end_alone, is_first, wait_for_all
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
-from vla_jax.training.assembly import Run, assemble, check_data, fresh_model
+from vla_jax.training.assembly import assemble, check_data, fresh_model
+from vla_jax.training.bad_records import ListedReport
 from vla_jax.training.configuration import check, fingerprint, plain
 from vla_jax.training.host_memory import keep_freed_memory
 from vla_jax.training.loop import Diverged, Interrupted
+from vla_jax.training.run import Run
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import Trained, view_strips
 from vla_jax.training.tracking import read_metrics
-from vla_jax.training.workdir import BAD_RECORDS, check_free, claim, write_json
+from vla_jax.training.workdir import check_free, claim, is_claimed, write_json
 
 # The gallery's scenes are drawn this large: a reader should see them better than the model does.
 _GALLERY_SIZE = 216
@@ -61,21 +64,24 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
       DataError, WorkdirError, ValueError: where something cannot work; nothing has been written then.
       Interrupted, Diverged: see `training.loop.fit`.
     """
-    started = time.time()
+    started = time.monotonic()
     check(config)
-    check_free(workdir, config)
+    changes = check_free(workdir, config)
     if (workdir / "summary.json").is_file():
-        print(f"{workdir} is finished already; its report is {workdir / 'report.html'}")
+        _say(f"{workdir} is finished already; its report is {workdir / 'report.html'}")
         return json.loads((workdir / "summary.json").read_text())
+    if changes:
+        _say(f"{workdir} goes on with {'; '.join(changes)}")
 
     # What is wrong with the data shows here, not after the minutes a base model may take.
     check_data(config)
     model = base_model(config)
-    report = RecordReport()
+    report = ListedReport(workdir, goes_on=is_claimed(workdir))
     try:
         return _train(config, model, report, workdir, command, started)
     finally:
-        _write_bad_records(report, workdir)
+        if report.bad:
+            _say(f"{len(report.bad)} bad records; they are listed in {report.path}")
 
 
 def _train(
@@ -83,33 +89,37 @@ def _train(
 ) -> dict[str, Any]:
     """`train`, of a configuration that was checked and a base model that is there."""
     run = assemble(config, model, report)
-    claim(workdir, config)
-    _announce(run, workdir)
+    if is_first():
+        claim(workdir, config)
+        _announce(run, workdir)
+    wait_for_all("directory claimed")
 
     measured = _can_be_measured(run)
     aligned = bool(config.base.model or config.base.config)
-    before = _evaluate_once(config, run.model, workdir, "before") if measured and aligned else None
+    before = _evaluate_once(run, run.model, workdir, "before") if measured and aligned else None
     trained = run.train(workdir, config.recipe)
-    after = _evaluate_once(config, trained, workdir, "after") if measured else None
+    after = _evaluate_once(run, trained, workdir, "after") if measured else None
 
     summary = {
         "recipe": config.recipe,
         "seed": config.seed,
         "steps": config.train.steps,
         "batch_size": config.train.batch_size,
-        "seconds": round(time.time() - started, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "records": len(run.source),
         "skipped_records": len(run.report.bad),
         "truncated_records": len(run.report.truncated),
         "command": command,
         **{when: dict(e.scores) for when, e in (("before", before), ("after", after)) if e},
     }
-    save_model(workdir / "model", trained)
-    _report(run, trained, workdir, summary, before, after)
-    write_json(workdir / "summary.json", summary)
-    if after:
-        print(table([(when, e) for when, e in (("before", before), ("after", after)) if e]))
-    print(f"report: {workdir / 'report.html'}")
+    if is_first():
+        save_model(workdir / "model", trained)
+        _report(run, run.on_local_devices(trained), workdir, summary, before, after)
+        write_json(workdir / "summary.json", summary)
+        if after:
+            print(table([(when, e) for when, e in (("before", before), ("after", after)) if e]))
+        print(f"report: {workdir / 'report.html'}")
+    wait_for_all("run finished")
     return summary
 
 
@@ -154,9 +164,14 @@ def _can_be_measured(run: Run) -> bool:
     if run.config.evaluation.scenes == 0:
         return False
     if isinstance(run.source, Files) and not run.source.object_names():
-        print("no record names its objects, so CHAIR is not measured; add `objects` to measure it")
+        _say("no record names its objects, so CHAIR is not measured; add `objects` to measure it")
         return False
     return True
+
+
+def _say(line: str) -> None:
+    if is_first():
+        print(line)
 
 
 def _announce(run: Run, workdir: Path) -> None:
@@ -177,27 +192,14 @@ def _range(lengths: Sequence[int]) -> str:
     return str(max(lengths)) if len(set(lengths)) == 1 else f"{min(lengths)} to {max(lengths)}"
 
 
-def _write_bad_records(report: RecordReport, workdir: Path) -> None:
-    """Lists every record that was skipped, with its reason."""
-    if not report.bad:
-        return
-    rows = [
-        {"source": e.source, "record": e.record, "problem": e.problem, "remedy": e.remedy}
-        for e in report.bad.values()
-    ]
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / BAD_RECORDS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    print(f"{len(rows)} bad records skipped; they are listed in {workdir / BAD_RECORDS}")
-
-
-def _evaluate_once(config: ConfigDict, model: Model, workdir: Path, when: str) -> Evaluation:
-    """Evaluates, or reads what an earlier start of this run measured."""
+def _evaluate_once(run: Run, model: Model, workdir: Path, when: str) -> Evaluation | None:
+    """Evaluates, or reads what an earlier start of this run measured; the first of several processes does."""
     file = workdir / f"evaluation_{when}.json"
-    if file.is_file():
-        return Evaluation.from_dict(json.loads(file.read_text()))
-    evaluation = evaluate(config, model, f"evaluate {when}")
-    write_json(file, evaluation.to_dict())
-    return evaluation
+    if is_first() and not file.is_file():
+        evaluation = evaluate(run.config, run.on_local_devices(model), f"evaluate {when}")
+        write_json(file, evaluation.to_dict())
+    wait_for_all(f"evaluated {when}")
+    return Evaluation.from_dict(json.loads(file.read_text())) if is_first() else None
 
 
 def _report(
@@ -238,7 +240,7 @@ def _strips(run: Run, trained: Model) -> list[ViewStrip]:
     if run.config.evaluation.saliency:
         # The base as it was loaded may lie elsewhere than what was trained.
         places = jax.tree.map(lambda leaf: leaf.sharding, trained.params)
-        method, base = run.method(), jax.device_put(run.model.params, places)
+        method, base = run.local_method(), jax.device_put(run.model.params, places)
         moments = {
             "loss by pixel, before": Trained(None, {}),
             "loss by pixel, after": Trained(trained.adapter, trained.params),
@@ -264,18 +266,26 @@ def main(argv: list[str]) -> None:
     command = shlex.join(["python", "-m", "vla_jax.train", *sys.argv[1:]])
     keep_freed_memory()
     try:
+        connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        if cache := _CONFIG.value.compilation_cache:
+            jax.config.update("jax_compilation_cache_dir", str(Path(cache).absolute()))
         train(_CONFIG.value, Path(_WORKDIR.value or ""), command)
     except Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(130 if error.signal_number == signal.SIGINT else 0)
     except KeyboardInterrupt:
         sys.exit("interrupted; go on with the same command")
-    except (ValueError, FileNotFoundError, Diverged) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError, ModuleNotFoundError, Diverged) as error:
+        end_alone(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        end_alone(f"error: a device or another process of this run failed: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a config file.")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+    _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes.")
+    _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "How many processes there are.")
+    _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this is, from 0.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

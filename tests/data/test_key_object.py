@@ -1,5 +1,7 @@
 """Which object an answer is about: LPOI's order of the search, then the fallbacks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,38 @@ def test_parts_of_words_are_no_names(answer):
 
 def test_a_named_object_without_a_box_is_passed_over():
     assert found(record("dog", unboxed=["cat"]), "A cat and a dog.") == "dog"
+
+
+def masked(name, *pixels):
+    """An object without a box whose mask has these (row, column)s."""
+    mask = np.zeros((40, 80), bool)
+    for pixel in pixels:
+        mask[pixel] = True
+    return Object(name, mask=mask)
+
+
+def test_an_object_with_a_mask_and_no_box_lies_in_the_box_around_its_mask():
+    cat, dog = masked("cat", (3, 70), (9, 12)), masked("dog", (39, 79))
+    both = replace(record(), objects=(cat, dog))
+    for answer, known, box in (
+        ("A cat.", cat, (12.0, 3.0, 71.0, 10.0)),
+        ("A dog.", dog, (79.0, 39.0, 80.0, 40.0)),  # one pixel, in the last row and column
+    ):
+        found = key_object(both, answer)
+        assert found[:2] == (box, NAMED)
+        np.testing.assert_array_equal(found.mask, known.mask)
+    assert key_object(both, "A tree.")[:2] == ((12.0, 3.0, 71.0, 10.0), UNNAMED)
+
+
+def test_a_box_that_is_given_counts_whatever_the_mask_is():
+    given = replace(masked("cat", (30, 70)), box=BOXES["cat"])
+    assert key_object(replace(record(), objects=(given,)), "A cat.")[:2] == (BOXES["cat"], NAMED)
+
+
+def test_a_mask_that_covers_nothing_is_passed_over_as_if_there_were_none():
+    hidden = replace(record("dog"), objects=(masked("cat"), Object("dog", BOXES["dog"])))
+    assert found(hidden, "A cat and a dog.") == "dog"
+    assert key_object(replace(hidden, objects=(masked("cat"),)), "A cat.").origin == CENTRAL
 
 
 def test_without_a_name_that_matches_the_first_box_is_taken():

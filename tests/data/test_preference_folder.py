@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco
 
 from tests.shared_data import shared
-from vla_jax.data import CHOSEN, REJECTED, DataError, Object
+from tests.small_models import tiny_tokenizer
+from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Object
 from vla_jax.data.formats.preference_folder import BOX_FORMATS, format_with
+from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.key_object import NAMED
 from vla_jax.data.published import Published
 from vla_jax.data.schema import decoded
 
@@ -129,6 +133,182 @@ cat_box, dog_box = list(map(int, CAT)), list(map(int, DOG))
 )
 def test_every_form_of_boxes(folder, fields, objects):
     assert only(folder, LINE | fields).objects == tuple(Object(name, box) for name, box in objects)
+
+
+# --- masks -------------------------------------------------------------------------------------------
+
+RING, CORNER = np.zeros((2, HEIGHT, WIDTH), bool)
+RING[4:12, 6:20] = True
+RING[6:10, 10:14] = False
+CORNER[15:, 33:] = True
+CORNER[15:18, 33:37] = False
+
+
+def compressed(mask):
+    runs = coco.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": [HEIGHT, WIDTH], "counts": runs["counts"].decode()}
+
+
+def counted(mask):
+    """Lengths of the runs down the columns, beginning with what is not the object."""
+    edges = np.flatnonzero(np.diff([0, *mask.ravel(order="F"), 0]))
+    runs = np.diff([0, *edges, mask.size])
+    return {"size": [HEIGHT, WIDTH], "counts": (runs if runs[-1] else runs[:-1]).tolist()}
+
+
+def painted(folder, mask, name="ring.png", white=255, mode="L"):
+    """A file of the mask beside the images."""
+    Image.fromarray((mask * white).astype(np.uint8)).convert(mode).save(folder / "images" / name)
+    return f"images/{name}"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda folder: compressed(RING),
+        lambda folder: counted(RING),
+        lambda folder: painted(folder, RING),
+        lambda folder: painted(folder, RING, white=1),
+        lambda folder: painted(folder, RING, mode="RGB"),
+        lambda folder: painted(folder, RING, "RING.PNG", mode="1"),
+    ],
+    ids=["compressed runs", "runs", "png", "png of 0 and 1", "png in colour", "png of one bit"],
+)
+def test_every_form_of_a_mask_says_the_same_pixels(folder, written):
+    (found,) = only(folder, without(masks=[written(folder)], objects=["cat"])).objects
+    assert (found.name, found.box, found.mask.dtype) == ("cat", None, bool)
+    np.testing.assert_array_equal(found.mask, RING)
+
+
+def test_a_mask_in_the_last_column_is_read_to_its_end(folder):
+    for written in (compressed(CORNER), counted(CORNER)):
+        np.testing.assert_array_equal(only(folder, without(masks=[written])).objects[0].mask, CORNER)
+
+
+ring, corner = compressed(RING), compressed(CORNER)
+
+
+@pytest.mark.parametrize(
+    "fields, objects",
+    [
+        ({"masks": [ring]}, [("", None, RING)]),
+        ({"masks": None}, []),
+        ({"masks": [ring, corner], "objects": ["cat", "dog"]}, [("cat", None, RING), ("dog", None, CORNER)]),
+        ({"masks": [{"mask": ring, "name": "cat"}]}, [("cat", None, RING)]),
+        ({"masks": {"cat": ring, "dog": corner}}, [("cat", None, RING), ("dog", None, CORNER)]),
+        ({"masks": {"cat": [ring, corner]}}, [("cat", None, RING), ("cat", None, CORNER)]),
+        ({"masks": {"cat": ring}, "objects": ["cat", "dog"]}, [("cat", None, RING), ("dog", None, None)]),
+        ({"masks": [None, corner], "objects": ["cat", "dog"]}, [("dog", None, CORNER), ("cat", None, None)]),
+        # Two lists go together by place.
+        ({"boxes": [cat_box, dog_box], "masks": [ring, corner]}, [("", CAT, RING), ("", DOG, CORNER)]),
+        ({"boxes": [cat_box, dog_box], "masks": [None, corner]}, [("", CAT, None), ("", DOG, CORNER)]),
+        ({"boxes": [None, dog_box], "masks": [ring, corner]}, [("", None, RING), ("", DOG, CORNER)]),
+        ({"boxes": [{"box": cat_box, "name": "cat"}], "masks": [ring]}, [("cat", CAT, RING)]),
+        ({"boxes": [cat_box], "masks": [{"mask": ring, "name": "cat"}]}, [("cat", CAT, RING)]),
+        # What has names in another way goes together by name.
+        (
+            {"boxes": {"cat": cat_box, "dog": dog_box}, "masks": {"dog": corner, "cat": ring}},
+            [("cat", CAT, RING), ("dog", DOG, CORNER)],
+        ),
+        (
+            {"boxes": [cat_box, dog_box], "objects": ["cat", "dog"], "masks": {"dog": corner}},
+            [("cat", CAT, None), ("dog", DOG, CORNER)],
+        ),
+        (
+            {"boxes": {"cat": [cat_box, dog_box]}, "masks": {"cat": [None, ring], "dog": corner}},
+            [("cat", CAT, None), ("cat", DOG, RING), ("dog", None, CORNER)],
+        ),
+    ],
+)
+def test_masks_belong_to_the_object_at_their_place_or_of_their_name(folder, fields, objects):
+    found = only(folder, LINE | fields).objects
+    assert [(o.name, o.box) for o in found] == [(name, box) for name, box, _ in objects]
+    for made, (_, _, mask) in zip(found, objects, strict=True):
+        assert (made.mask is None) == (mask is None)
+        assert mask is None or np.array_equal(made.mask, mask)
+
+
+def test_the_mask_of_the_object_an_answer_names_reaches_the_encoded_record(folder):
+    processor = ImageProcessor((HEIGHT, WIDTH))
+    encoder = Encoder(tiny_tokenizer(), processor, 4, (CHOSEN, REJECTED), masks=True)
+    encoded = encoder.encode(only(folder, without(masks={"dog": corner, "cat": ring})))
+    np.testing.assert_array_equal(encoded.mask, RING)
+    np.testing.assert_array_equal(encoded.box, [6, 4, 20, 12])
+    assert encoded.box_origin == NAMED
+
+
+MALFORMED_MASKS = {
+    "masks without an image": (without("image", masks=[ring]), "masks and names no image", "add 'image'"),
+    "masks no list": (without(masks=ring), "has 'masks' that is no list", "write [{"),
+    "fewer masks than boxes": (
+        without(boxes=[cat_box, dog_box], masks=[ring]),
+        "has 2 boxes and 1 masks",
+        "write null where an object has only one of them",
+    ),
+    "fewer masks of a name": (
+        without(boxes={"cat": [cat_box, dog_box]}, masks={"cat": ring}),
+        "has 2 boxes and 1 masks of 'cat'",
+        "write null where an object has only one of them",
+    ),
+    "another name's mask": (
+        without(boxes=[{"box": cat_box, "name": "cat"}], masks=[{"mask": ring, "name": "dog"}]),
+        "a mask of 'dog' at the place of the box of 'cat'",
+        "put them in one order",
+    ),
+    "a place of neither": (
+        without(boxes=[cat_box, None], masks=[ring, None]),
+        "a box that is not four numbers: None",
+        "write [x0",
+    ),
+    "a name and no mask": (without(masks=[{"name": "cat"}]), "a mask that is neither run lengths", "write {"),
+    "a mask of numbers": (without(masks=[[0, 1]]), "a mask that is neither run lengths", "or its path"),
+    "a jpeg": (without(masks=["images/a.jpg"]), "names a mask that is no PNG", "save it as PNG"),
+    "a missing png": (
+        without(masks=["gone.png"]),
+        "an image that is missing: .*gone.png",
+        "restore the file",
+    ),
+    "a png outside": (without(masks=["../a.png"]), "names an image outside of", "give a path below"),
+    "another size": (
+        without(masks=[ring | {"size": [WIDTH, HEIGHT]}]),
+        r"a mask of \[height, width\] \[40, 20\] in an image of \[20, 40\]",
+        "make it as large as the image",
+    ),
+    "no size": (without(masks=[ring | {"size": 800}]), "a mask of .* 800 in an image", "make it as large"),
+    "nothing covered": (without(masks=[compressed(RING & False)]), "a mask that covers nothing", "correct"),
+}
+# Of run lengths that end early pycocotools makes a mask whose rest is what lay in memory.
+MALFORMED_MASKS |= {
+    f"counts {counts!r:.20}": (
+        without(masks=[{"size": [HEIGHT, WIDTH], "counts": counts}]),
+        "a mask whose run lengths are not those of 20 x 40 pixels",
+        "as pycocotools.mask.encode gives them",
+    )
+    for counts in (
+        "",
+        "0000",
+        "garbage",
+        "\u732b",
+        ring["counts"][:-3],
+        [],
+        [10, 5],
+        [900],
+        [-1, 801],
+        ["a"],
+        5,
+    )
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED_MASKS)
+def test_a_malformed_mask_is_refused_when_it_is_read(folder, case):
+    refused(folder, *MALFORMED_MASKS[case])
+
+
+def test_a_png_of_another_size_than_the_image_is_refused(folder):
+    path = painted(folder, RING[:, :30])
+    refused(folder, without(masks=[path]), r"a mask of .* \(20, 30\) in an image of \[20, 40\]", "make it as")
 
 
 @pytest.mark.parametrize(

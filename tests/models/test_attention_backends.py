@@ -7,6 +7,7 @@ import pytest
 
 from vla_jax.models.attention import attention, branch_attention, causal_attention, causal_mask
 from vla_jax.models.compute import Compute
+from vla_jax.models.target import Target
 
 RANDOM = np.random.default_rng(0)
 
@@ -107,8 +108,8 @@ def test_splash_says_which_lengths_it_takes():
 @pytest.mark.parametrize("backend, machine", [("cudnn", "gpu"), ("splash", "tpu"), ("cudnn", "cpu")])
 def test_a_backend_is_refused_where_it_has_not_been_compared(backend, machine):
     with pytest.raises(ValueError, match="allow_unverified=True"):
-        Compute(attention=backend).check_machine(machine)
-    Compute(attention=backend, allow_unverified=True).check_machine(machine)
+        Compute(attention=backend, target=Target(machine)).check_machine()
+    Compute(attention=backend, allow_unverified=True, target=Target(machine)).check_machine()
 
 
 def test_unknown_choices_are_refused_with_the_known_ones():

@@ -273,9 +273,9 @@ def test_random_views_depend_on_seed_and_record_and_not_on_the_place_in_the_batc
 def test_policy_and_reference_see_the_same_random_crop(monkeypatch):
     seen, original = [], llava.image_features
 
-    def spied(params, config, pixels, adapter=None):
+    def spied(params, config, pixels, *others):
         seen.append(pixels)
-        return original(params, config, pixels, adapter)
+        return original(params, config, pixels, *others)
 
     monkeypatch.setattr(llava, "image_features", spied)
     chosen = method("mdpo")  # so that both run the vision tower

@@ -167,9 +167,9 @@ def runs(monkeypatch):
     """How many images each call of the vision tower has encoded, while tracing."""
     calls, original = [], llava.image_features
 
-    def counted(params, config, pixels, adapter=None):
+    def counted(params, config, pixels, *others):
         calls.append(len(pixels))
-        return original(params, config, pixels, adapter)
+        return original(params, config, pixels, *others)
 
     monkeypatch.setattr(llava, "image_features", counted)
     return calls

@@ -91,7 +91,7 @@ def test_every_config_file_is_valid(file):
     "field, value, message",
     [
         ("optimizer.schedule", "cosin", "choose one of constant, linear, cosine"),
-        ("optimizer.name", "adam", "choose one of adamw, muon"),
+        ("optimizer.name", "adam", "choose one of adamw, adafactor, muon"),
     ],
 )
 def test_a_wrong_choice_is_refused_before_anything_is_built(field, value, message):

@@ -27,7 +27,7 @@ def test_an_unknown_schedule_is_refused_with_the_choice():
 
 
 def test_an_unknown_optimizer_is_refused_with_the_choice():
-    with pytest.raises(ValueError, match="choose one of adamw, muon"):
+    with pytest.raises(ValueError, match="choose one of adamw, adafactor, muon"):
         OptimizerConfig(name="sgd")
 
 

@@ -16,7 +16,6 @@ from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.images import Pixels
 from vla_jax.data.world import PreferenceWorld, WorldConfig
 from vla_jax.models import LoraConfig, llava, lora
-from vla_jax.parallel import make_mesh
 from vla_jax.recipes import named
 from vla_jax.training import loop
 from vla_jax.training.assembly import assemble
@@ -73,18 +72,31 @@ def test_parts_beside_an_adapter_are_trained_in_float32_and_kept_as_the_base_is(
     half = replace(MODEL, params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), MODEL.params))
     config = configured(**{"lora.modules_to_save": "^projector/", "optimizer.projector_learning_rate": 1e-5})
     run = assemble(config, half)
-    begun = run._initial(half.params, make_mesh(devices=jax.devices()[:1]))
+    begun = run._initial(half.params)
     assert {leaf.dtype for leaf in jax.tree.leaves(begun)} == {jnp.dtype("float32")}
     model = run.train(tmp_path / "run", "train")
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}
 
 
-@pytest.mark.parametrize("part", ["projector", "vision", "head"])
-def test_a_rate_of_a_part_that_is_not_trained_is_refused(part):
-    with pytest.raises(ValueError, match="training an adapter alone .* would ignore it"):
-        configured(**{f"optimizer.{part}_learning_rate": 1e-4})
-    if part == "head":
-        configured("reward_model", **{"optimizer.head_learning_rate": 1e-4})
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer.projector_learning_rate": 1e-4},
+        {"optimizer.vision_learning_rate": 1e-4},
+        {"optimizer.head_learning_rate": 1e-4},
+        {"optimizer.vision_learning_rate": 1e-4, "lora.modules_to_save": "^projector/"},
+        {"optimizer.vision_learning_rate": 1e-4, "lora.rank": 0, "train.frozen": "^vision/"},
+        {"optimizer.projector_learning_rate": 1e-4, "lora.rank": 0, "train.frozen": "^(vision|projector)/"},
+    ],
+)
+def test_a_rate_of_a_part_that_is_not_trained_is_refused(settings):
+    field = next(iter(settings))
+    with pytest.raises(ValueError, match=f"{field} is set, and nothing of that part is trained whole"):
+        assemble(configured(**settings), MODEL)
+
+
+def test_a_new_reward_head_may_have_a_rate_of_its_own():
+    assemble(configured("reward_model", **{"optimizer.head_learning_rate": 1e-4}), MODEL)
 
 
 def test_a_pattern_that_matches_nothing_or_everything_is_refused():

@@ -1,6 +1,7 @@
 """Which object of an image an answer is about."""
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,10 +35,11 @@ class KeyObject(NamedTuple):
 
 
 def key_object(record: Record, answer: str) -> KeyObject:
-    """The object that the answer names first, as far as its box is known.
+    """The object that the answer names first, as far as its box, or its mask, is known.
 
     Looked for in the answer's first sentence, then in the question, then in the rest of the answer. Without a
-    name that matches, the first box given; without any box, the centre of the image.
+    name that matches, the first box given; without any box, the centre of the image. An object that has a
+    mask and no box lies in the box around its mask.
 
     But an answer that begins with "No" and names nothing boxed is about something absent. Its box is empty,
     and all its views are the image: masking what happens to be there would teach that "No" is wrong.
@@ -46,7 +48,7 @@ def key_object(record: Record, answer: str) -> KeyObject:
     """
     if not record.images:
         return KeyObject((0.0, 0.0, 0.0, 0.0), NO_IMAGE)
-    boxed = [o for o in record.objects if o.box is not None]
+    boxed = [o for o in map(_boxed, record.objects) if o.box is not None]
     first, _, rest = answer.partition(".")
     for text in (first, record.question, rest):
         found = [(place, i) for i, o in enumerate(boxed) if (place := _place(o.name, text)) is not None]
@@ -59,6 +61,14 @@ def key_object(record: Record, answer: str) -> KeyObject:
     height, width = record.images[0].size
     x, y = width * _CENTRE, height * _CENTRE
     return KeyObject((x, y, width - x, height - y), CENTRAL)
+
+
+def _boxed(known: Object) -> Object:
+    """The object with the box around its mask, where it has no other."""
+    if known.box is not None or known.mask is None or not known.mask.any():
+        return known
+    (x0, x1), (y0, y1) = (np.flatnonzero(known.mask.any(axis))[[0, -1]].tolist() for axis in (0, 1))
+    return replace(known, box=(float(x0), float(y0), float(x1 + 1), float(y1 + 1)))
 
 
 def _of(found: Object, origin: str) -> KeyObject:

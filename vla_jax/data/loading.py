@@ -93,15 +93,16 @@ class Reader:
 
 @dataclass(frozen=True)
 class _Worker:
-    """Step -> its batch, or one process's part of it."""
+    """Step -> its batch, or one process's rows of it."""
 
     read: Reader
     plan: BatchPlan
-    part: tuple[int, int]
+    part: Int[np.ndarray, " p"] | None
 
     def __call__(self, step: int) -> Prepared:
-        number, parts = self.part
-        indices = np.array_split(self.plan.indices(step), parts)[number]
+        indices = self.plan.indices(step)
+        if self.part is not None:
+            indices = indices[self.part]
         rows: list[Encoded | None] = []
         bad = []
         for index in indices:
@@ -128,7 +129,7 @@ def batches(
     threads: int = 1,
     workers: int = 0,
     reference: ReadReference | None = None,
-    part: tuple[int, int] = (0, 1),
+    part: Int[np.ndarray, " p"] | None = None,
 ) -> Iterator[Batch]:
     """Batches `start` to `stop` - 1 of the plan; the same whatever `threads` and `workers` are.
 
@@ -143,14 +144,11 @@ def batches(
       threads: how many batches are prepared at a time, in each worker.
       workers: processes that prepare them; 0 prepares them in this one.
       reference: what the reference said of records.
-      part: (number, parts): which equal part of every batch is read here, for several hosts.
+      part: which rows of every batch are read here, where several hosts read it together; None reads all.
 
     Raises:
       DataError: at a bad record, unless they are skipped, and at one too many.
-      ValueError: where batches cannot be cut into so many parts.
     """
-    if plan.batch_size % part[1]:
-        raise ValueError(f"a batch of {plan.batch_size} records cannot be cut into {part[1]} equal parts")
     if start >= stop:
         return
     report = report if report is not None else RecordReport()

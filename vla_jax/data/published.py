@@ -14,7 +14,8 @@ import numpy as np
 
 from vla_jax.data.formats import Format
 from vla_jax.data.images import ImageBytes, ImageFile, Pixels, UnreadableImageError
-from vla_jax.data.rows import RowError, open_rows
+from vla_jax.data.opening import open_rows
+from vla_jax.data.rows import RowError
 from vla_jax.data.schema import DataError, Picture, Record
 
 # What a person may have meant to say; a longer one is a broken file, and would hold a tokenizer for seconds.

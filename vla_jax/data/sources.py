@@ -1,13 +1,14 @@
 """Opens the source that a configuration names."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vla_jax.data import formats
 from vla_jax.data.formats.preference_folder import format_with
 from vla_jax.data.mixture import Mixture
 from vla_jax.data.published import Published
-from vla_jax.data.schema import Source
+from vla_jax.data.schema import Record, Source
 from vla_jax.data.world import (
     EvaluationWorld,
     PreferenceWorld,
@@ -88,6 +89,44 @@ def check_choices(data: Mapping[str, Any]) -> None:
     for field, known in (("source", SOURCES), ("on_bad_record", ("error", "skip"))):
         if data[field] not in known:
             raise ValueError(f"data.{field} is {data[field]!r}; choose one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The records of a source from one place on.
+
+    Attributes:
+      source: random access to records.
+      start: the first of them.
+    """
+
+    source: Source
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.source) - self.start
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} records; there is no record {index}")
+        return self.source[self.start + index]
+
+
+def open_held_out(data: Mapping[str, Any], world: WorldConfig, path: str, records: int) -> Source:
+    """Records to evaluate on that are not trained on: of a file of the same format, or more of the world.
+
+    Args:
+      data: as `open_source` has it.
+      world: the built-in world.
+      path: the file; unread where the world makes them.
+      records: how many the world makes.
+
+    Raises:
+      DataError: where the file's records cannot be used.
+    """
+    if data["source"] in WORLDS:
+        return Tail(open_source({**data, "size": data["size"] + records}, world), data["size"])
+    return open_source({**data, "path": path}, world)
 
 
 def open_evaluation(data: Mapping[str, Any], world: WorldConfig, scenes: int) -> Source:

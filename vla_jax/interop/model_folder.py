@@ -53,6 +53,12 @@ class Model:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
+    def context(self) -> int:
+        """The most tokens that the checkpoint was made for; 0 where it does not say."""
+        settings = json.loads(self.files.get("config.json", b"{}"))
+        return int((settings.get("text_config") or {}).get("max_position_embeddings") or 0)
+
+    @property
     def end_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer: those of the checkpoint's settings, or the tokenizer's."""
         for name, section in (

@@ -13,8 +13,9 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-# The splash kernel's numbers of queries and keys are multiples of this.
-SPLASH_MULTIPLE = 128
+from vla_jax.models.splash import splash_attention
+from vla_jax.models.target import Target
+
 # Fewest queries of a block, and most blocks.
 _QUERIES = 80
 _BLOCKS = 8
@@ -46,6 +47,7 @@ def causal_attention(
     *,
     window: int = 0,
     backend: str = "xla",
+    target: Target | None = None,
 ) -> Float[Array, "b t h k"]:
     """Attention of the last t of s positions: query i sees valid keys up to s - t + i.
 
@@ -55,9 +57,10 @@ def causal_attention(
       valid: False at padding.
       window: a query sees this many positions, its own included; 0 sees all before it.
       backend: see `compute.Compute`; "splash" needs t and s in multiples of 128, and "cudnn" half precision.
+      target: what the program is compiled for; None is this machine, and one device of it.
     """
     if backend == "splash":
-        return _splash_attention(queries, keys, values, valid, window)
+        return splash_attention(queries, keys, values, valid, window, target)
     length, total = queries.shape[1], keys.shape[1]
     if backend == "cudnn":
         mask = causal_mask(length, total, window) & valid[:, None]
@@ -123,6 +126,7 @@ def branch_attention(
     *,
     window: int = 0,
     backend: str = "xla",
+    target: Target | None = None,
 ) -> Float[Array, "b c t h k"]:
     """Attention of branches: each query sees the prefix that its branch follows, and its branch up to itself.
 
@@ -132,7 +136,7 @@ def branch_attention(
       own: keys and values of the branches, which stand right behind their prefixes.
       prefix_valid, own_valid: False at padding.
       views: which prefix each branch follows.
-      window, backend: see `causal_attention`.
+      window, backend, target: see `causal_attention`.
     """
     if backend == "xla":
         return _folded(queries, prefix, own, prefix_valid, own_valid, views, window)
@@ -146,7 +150,7 @@ def branch_attention(
     valid = rearrange(jnp.concatenate([rows, own_valid], axis=2), "b c s -> (b c) s")
     keys, values = (joined(shared, mine) for shared, mine in zip(prefix, own, strict=True))
     flat = rearrange(queries, "b c t h k -> (b c) t h k")
-    mixed = causal_attention(flat, keys, values, valid, window=window, backend=backend)
+    mixed = causal_attention(flat, keys, values, valid, window=window, backend=backend, target=target)
     return rearrange(mixed, "(b c) t h k -> b c t h k", c=count)
 
 
@@ -253,39 +257,3 @@ def causal_mask(queries: int, keys: int, window: int = 0) -> Bool[np.ndarray, "t
     """True where one of the last `queries` of `keys` positions sees a key, without regard to padding."""
     behind = np.arange(keys - queries, keys)[:, None] - np.arange(keys)
     return (behind >= 0) & (behind < (window or keys))
-
-
-def _splash_attention(
-    queries: Float[Array, "b t h k"],
-    keys: Float[Array, "b s g k"],
-    values: Float[Array, "b s g k"],
-    valid: Bool[Array, "b s"],
-    window: int,
-) -> Float[Array, "b t h k"]:
-    """The TPU kernel; on another machine it is interpreted, to be tested."""
-    # Pallas takes a second to import, and most runs do without it.
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
-
-    length, total, heads = queries.shape[1], keys.shape[1], queries.shape[2]
-    if length % SPLASH_MULTIPLE or total % SPLASH_MULTIPLE:
-        raise ValueError(
-            f"splash attention of {length} queries and {total} keys: both must be multiples of "
-            f"{SPLASH_MULTIPLE}; set data.max_prompt_length and data.max_completion_length accordingly"
-        )
-    shape, offset = (length, total), total - length
-    if window:
-        mask: splash_mask.Mask = splash_mask.LocalMask(shape, (window - 1, 0), offset)
-    else:
-        mask = splash_mask.CausalMask(shape, offset)
-    kernel = splash.make_splash_mha(
-        splash_mask.MultiHeadMask([mask] * heads),
-        head_shards=1,
-        q_seq_shards=1,
-        interpret=jax.default_backend() != "tpu",
-    )
-    # Padding is a segment of its own: padded queries see padded keys.
-    segments = splash.SegmentIds(valid[:, offset:].astype(jnp.int32), valid.astype(jnp.int32))
-    scale = queries.shape[-1] ** -0.5
-    q, k, v = (rearrange(array, "b t h k -> b h t k") for array in (queries * scale, keys, values))
-    return rearrange(jax.vmap(kernel)(q, k, v, segments), "b h t k -> b t h k").astype(queries.dtype)

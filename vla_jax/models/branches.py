@@ -42,7 +42,7 @@ def branches(
       adapter: LoRA adapter of this decoder.
       compute: kernels, and what the backward pass keeps.
     """
-    compute.check_machine(jax.default_backend())
+    compute.check_machine()
     (shared, start), (count, length) = prefixes.shape[1:3], responses.shape[1:3]
     split = shared * start
     # All of a row's tokens side by side: linear layers and norms need not know what belongs together.
@@ -58,7 +58,7 @@ def branches(
         asked = q.shape[1] - count * length  # of the prefixes; none in the last layer
 
         def attend(window: int) -> Array:
-            how: Any = {"window": window, "backend": compute.attention}
+            how: Any = {"window": window, "backend": compute.attention, "target": compute.target}
             prefix, own = ((_apart(k[:, places], n), _apart(v[:, places], n)) for places, n in parts)
             second = branch_attention(
                 _apart(q[:, asked:], count), prefix, own, prefix_valid, response_valid, views, **how

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jaxtyping import Array, Float
 
-from vla_jax.models.attention import SPLASH_MULTIPLE
+from vla_jax.models.splash import SPLASH_MULTIPLE
+from vla_jax.models.target import Target
 
 ATTENTION_BACKENDS = ("xla", "splash", "cudnn")
 REMAT_POLICIES = ("none", "block", "dots", "offload")
@@ -27,6 +29,8 @@ class Compute:
       unroll: write the layers out instead of looping over them, whatever the model's own setting: small
         models train a quarter faster on a CPU, and compile longer.
       allow_unverified: use an attention backend on a kind of machine where it has not been compared yet.
+      target: what is compiled for, set by whoever knows the mesh, not by a configuration; None is this
+        machine, and one device of it.
 
     Raises:
       ValueError: where there is no such choice.
@@ -36,6 +40,7 @@ class Compute:
     remat: str = "none"
     unroll: bool = False
     allow_unverified: bool = False
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         for field, known in (("attention", ATTENTION_BACKENDS), ("remat", REMAT_POLICIES)):
@@ -49,17 +54,26 @@ class Compute:
         """What a sequence's length must be a multiple of."""
         return SPLASH_MULTIPLE if self.attention == "splash" else 1
 
-    def check_machine(self, platform: str) -> None:
-        """Refuses an attention backend that has not been verified on this kind of machine.
+    @property
+    def platform(self) -> str:
+        """The kind of machine that is compiled for."""
+        return jax.default_backend() if self.target is None else self.target.platform
+
+    def check_machine(self) -> None:
+        """Refuses an attention backend that has not been verified on the kind of machine compiled for.
 
         Raises:
           ValueError: says how to use it all the same.
         """
-        if platform not in _VERIFIED[self.attention] and not self.allow_unverified:
+        if self.platform not in _VERIFIED[self.attention] and not self.allow_unverified:
             raise ValueError(
                 f"compute.attention={self.attention!r} has not been compared with the plain attention on a "
-                f"{platform}; take 'xla', or set compute.allow_unverified=True and compare yourself"
+                f"{self.platform}; take 'xla', or set compute.allow_unverified=True and compare yourself"
             )
+
+    def spread(self, x: Float[Array, "b *e"]) -> Float[Array, "b *e"]:
+        """The same values, rows spread over the target's devices: see `Target.spread`."""
+        return x if self.target is None else self.target.spread(x)
 
     def checkpointed(self, block: Callable[..., Any], looped: bool) -> Callable[..., Any]:
         """A layer's function that keeps for the backward pass what `remat` says.

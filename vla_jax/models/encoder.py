@@ -14,6 +14,7 @@ from vla_jax.models.activations import activation
 from vla_jax.models.attention import attention
 from vla_jax.models.lora import Adapter, apply, part
 from vla_jax.models.parameters import Parameter, Params, Table, linear, ones, stack, zeros
+from vla_jax.models.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,7 @@ def forward(
     x: Float[Array, "b n d"],
     mask: Bool[Array, "#b #n n"] | None = None,
     adapter: Adapter | None = None,
+    target: Target | None = None,
 ) -> Float[Array, "b n d"]:
     """Runs `x` through stacked layers, as many as are given.
 
@@ -128,10 +130,12 @@ def forward(
       x: inputs.
       mask: True where an input may see another; None lets all see all.
       adapter: LoRA adapter of these layers.
+      target: where activations lie; None says nothing of it.
     """
     depth = len(layers["norm1"]["scale"])
 
     def block(total: Array, layer: tuple[Params, Adapter | None]) -> tuple[Array, None]:
+        total = total if target is None else target.spread(total)
         return _block(total, x.dtype, config, *layer, mask), None
 
     # What the layers add up is kept in float32 in half precision too.

@@ -214,7 +214,7 @@ def run_layers(
       embeddings: inputs.
       rotation: by the position of each.
       mix: the attention of a layer; of the last one it may be asked for the needed positions only.
-      compute: what the backward pass keeps.
+      compute: what the backward pass keeps, and where activations lie.
       needed_from: the first position whose hidden state is asked for: of those before, the last layer
         computes keys and values only, where the layers are written out. (A loop does the same in every layer,
         and taking one layer out of it would copy the others' weights.)
@@ -225,6 +225,7 @@ def run_layers(
         x: Array, layer: tuple[Params, Adapter | None, Cache | None, Array], start: int = 0
     ) -> tuple[Array, Cache | None]:
         weights, low_rank, past, slides = layer
+        x = compute.spread(x)
 
         def project(inputs: Array, name: str) -> Array:
             adapter = part(low_rank, f"{name}_proj")
@@ -260,6 +261,7 @@ def run_layers(
             length=config.num_layers,
         )
         x = x[:, needed_from:]
+    x = compute.spread(x)
     return _rms_norm(x, params["norm"], config.rms_norm_eps).astype(embeddings.dtype), cache
 
 

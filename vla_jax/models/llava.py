@@ -23,6 +23,7 @@ from vla_jax.models.compute import Compute
 from vla_jax.models.llama import Cache, LlamaConfig
 from vla_jax.models.lora import Adapter, apply, part
 from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, zeros
+from vla_jax.models.target import Target
 from vla_jax.models.vit import ViTConfig
 
 
@@ -111,9 +112,20 @@ def table(config: LlavaConfig) -> Table:
 
 
 def image_features(
-    params: Params, config: LlavaConfig, pixels: Float[Array, "b y x 3"], adapter: Adapter | None = None
+    params: Params,
+    config: LlavaConfig,
+    pixels: Float[Array, "b y x 3"],
+    adapter: Adapter | None = None,
+    target: Target | None = None,
 ) -> Float[Array, "b n d"]:
-    """Image tokens in the language model's space, [b n d]; `pixels` are normalised RGB [b y x 3].
+    """Image tokens in the language model's space, [b n d].
+
+    Args:
+      params: see `table`.
+      config: the model.
+      pixels: normalised RGB.
+      adapter: LoRA adapter of the model.
+      target: where activations lie; None says nothing of it.
 
     Raises:
       ValueError: where the pixels are not of the tower's size: the prompt has a fixed number of placeholders.
@@ -122,7 +134,7 @@ def image_features(
     if pixels.shape[1:3] != (size, size):
         raise ValueError(f"pixels of {pixels.shape[1]} x {pixels.shape[2]}; the tower reads {size} x {size}")
     states = vit.hidden_states(
-        params["vision"], config.vision, pixels, config.feature_layers, part(adapter, "vision")
+        params["vision"], config.vision, pixels, config.feature_layers, part(adapter, "vision"), target
     )
     x = jnp.concatenate([state if config.keep_class_token else state[:, 1:] for state in states], axis=-1)
     projector, low_rank = params["projector"], part(adapter, "projector")
@@ -140,6 +152,7 @@ def tiled_features(
     pixels: Float[Array, "b v y x 3"],
     layout: Int[Array, "b t"],
     adapter: Adapter | None = None,
+    target: Target | None = None,
 ) -> Float[Array, "b t d"]:
     """Image tokens of images in several tiles, or of several images, in the order that a layout gives.
 
@@ -152,10 +165,11 @@ def tiled_features(
       layout: order of the tokens, as indices into [newline, first tile's tokens, second tile's, ...]. What
         pads a row's end is up to the caller.
       adapter: LoRA adapter of the model.
+      target: see `image_features`.
     """
     tiles = rearrange(pixels, "b v y x c -> (b v) y x c")
     features = rearrange(
-        image_features(params, config, tiles, adapter), "(b v) n d -> b (v n) d", v=pixels.shape[1]
+        image_features(params, config, tiles, adapter, target), "(b v) n d -> b (v n) d", v=pixels.shape[1]
     )
     # Only LLaVA-NeXT has one, and only its layouts ask for it.
     newline = params.get("newline", jnp.zeros(features.shape[2], features.dtype))

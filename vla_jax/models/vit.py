@@ -21,6 +21,7 @@ from vla_jax.models.encoder import EncoderConfig, Names, layer_norm
 from vla_jax.models.interpolation import bicubic
 from vla_jax.models.lora import Adapter, part
 from vla_jax.models.parameters import Parameter, Params, Table, linear, normal, zeros
+from vla_jax.models.target import Target
 
 
 class _Family(NamedTuple):
@@ -242,15 +243,19 @@ def hidden_states(
     pixels: Float[Array, "b y x 3"],
     feature_layers: Sequence[int],
     adapter: Adapter | None = None,
+    target: Target | None = None,
 ) -> tuple[Float[Array, "b n d"], ...]:
-    """As `forward`, after several layers, in the order asked for; none is computed twice."""
+    """As `forward`, after several layers, in the order asked for; none is computed twice.
+
+    `target` says where activations lie; None says nothing of it.
+    """
     x = _embed(params, config, pixels)
     depths = [range(config.num_layers + 1)[layer] for layer in feature_layers]
     states = {0: x}
     for start, end in pairwise([0, *sorted(set(depths) - {0})]):
         span = slice(start, end)
         layers, low_rank = jax.tree.map(lambda p: p[span], (params["layers"], part(adapter, "layers")))  # noqa: B023
-        states[end] = encoder.forward(layers, config, states[start], None, low_rank)
+        states[end] = encoder.forward(layers, config, states[start], None, low_rank, target)
     return tuple(states[depth] for depth in depths)
 
 

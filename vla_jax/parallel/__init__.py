@@ -1,8 +1,34 @@
-"""The device mesh and where each array lives on it.
+"""The device mesh and where each array lives on it, in one process or several.
 
-Parameters name their axes logically in the models' tables; one short table here maps logical to mesh axes.
+Parameters name their axes logically in the models' tables; one short table, the configuration's `sharding`,
+maps logical to mesh axes.
 """
 
-from vla_jax.parallel.mesh import batch_sharding, make_mesh, on_mesh, parameter_shardings, replicated
+from vla_jax.parallel.mesh import (
+    RULES,
+    batch_sharding,
+    check_rules,
+    make_mesh,
+    parameter_shardings,
+    replicated,
+)
+from vla_jax.parallel.placing import gather, local_rows, on_mesh, place, place_batch
+from vla_jax.parallel.processes import connect, end_alone, is_first, wait_for_all
 
-__all__ = ["batch_sharding", "make_mesh", "on_mesh", "parameter_shardings", "replicated"]
+__all__ = [
+    "RULES",
+    "batch_sharding",
+    "check_rules",
+    "connect",
+    "end_alone",
+    "gather",
+    "is_first",
+    "local_rows",
+    "make_mesh",
+    "on_mesh",
+    "parameter_shardings",
+    "place",
+    "place_batch",
+    "replicated",
+    "wait_for_all",
+]

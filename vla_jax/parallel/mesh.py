@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXES = ("data", "fsdp", "tensor")
 
 # Logical axis of a parameter -> mesh axis. What is not named here is replicated.
-_RULES = {"embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
+RULES = {"embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -45,33 +46,34 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def on_mesh(mesh: Mesh, tree: Any) -> Any:
-    """The tree with every array on the mesh: where it is sharded as it was, else replicated.
+def check_rules(rules: Mapping[str, str]) -> None:
+    """Refuses rules that name no axis of a mesh.
 
-    What a step gives back lies there. What the first step is given must too, or the second is compiled anew.
+    Raises:
+      ValueError: names the field and what there is to choose.
     """
-
-    def place(array: jax.Array) -> jax.Array:
-        placed = isinstance(array.sharding, NamedSharding) and array.sharding.mesh == mesh
-        return array if placed else jax.device_put(array, replicated(mesh))
-
-    return jax.tree.map(place, tree)
+    for name, axis in rules.items():
+        if axis and axis not in AXES:
+            raise ValueError(f"sharding.{name} is {axis!r}; choose one of {', '.join(AXES)}, or '' for none")
 
 
-def parameter_shardings(mesh: Mesh, shapes: Any, axes: Mapping[str, Any]) -> Any:
+def parameter_shardings(
+    mesh: Mesh, shapes: Any, axes: Mapping[str, Any], rules: Mapping[str, str] = MappingProxyType(RULES)
+) -> Any:
     """Where each parameter lives.
 
     Args:
       mesh: the mesh.
       shapes: tree of arrays or abstract arrays.
       axes: tree of logical axis names, as the models' tables give it.
+      rules: logical axis -> mesh axis; '' and what is not named are replicated.
 
     Returns:
       Tree of shardings; a dimension that its mesh axis does not divide is not sharded.
     """
 
     def place(array: Any, names: tuple[str | None, ...]) -> NamedSharding:
-        spec = [_RULES.get(name) if name else None for name in names]
+        spec = [rules.get(name) if name else None for name in names]
         fits = [
             axis if axis and size % mesh.shape[axis] == 0 else None
             for axis, size in zip(spec, array.shape, strict=True)

@@ -127,6 +127,7 @@ def encode_views(
     model: Model,
     views: UInt8[Array, "b v *k y x 3"],
     layout: Int[Array, "b n"] | None = None,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> Float[Array, "b v n d"]:
     """Image tokens of every view; the tower runs once a view.
 
@@ -135,15 +136,16 @@ def encode_views(
       model: its parameters and adapter.
       views: images as 0 to 255 (floats, to differentiate by them); with a layout, k tiles of each.
       layout: order of the tokens in the tiles, see `llava.tiled_features`.
+      compute: where activations lie.
     """
     params, adapter = model
     pixels = normalise(views, config.vision.pixel_mean, config.vision.pixel_std)
     flat = rearrange(pixels, "b v ... -> (b v) ...")
     if layout is None:
-        features = llava.image_features(params, config, flat, adapter)
+        features = llava.image_features(params, config, flat, adapter, compute.target)
     else:
         order = jnp.repeat(layout, views.shape[1], axis=0)
-        features = llava.tiled_features(params, config, flat, order, adapter)
+        features = llava.tiled_features(params, config, flat, order, adapter, compute.target)
     return rearrange(features, "(b v) n d -> b v n d", v=views.shape[1])
 
 
@@ -183,11 +185,12 @@ def reference_scores(
     tokens = jnp.zeros((rows, 0, length), jnp.int32)
     if made:
         states = llava.branch_states(params, config, features, *prompted[:4], made, adapter, compute)
+        matrix = llama.output_matrix(params["language"])
         given = prompted.response_mask[:, [response for _, response in made]]
-        tokens = jnp.where(given, likeliest_tokens(llama.output_matrix(params["language"]), states), 0)
+        tokens = jnp.where(given, likeliest_tokens(matrix, states, compute.target), 0)
     complete = with_made(prompted, tokens, made)
     states = llava.branch_states(params, config, features, *complete[:4], candidates, adapter, compute)
-    log_probs = _log_probs(params, states, complete, candidates)
+    log_probs = _log_probs(params, states, complete, candidates, compute)
     return jax.lax.stop_gradient(ReferenceScores(log_probs, tokens))
 
 
@@ -251,7 +254,7 @@ def score(
         rewards = reward.rewards(params["reward"], flat, after).reshape(states.shape[:2])
     counted = prompted.scored[:, responses]
     return Scores(
-        policy_tokens=_log_probs(params, states, prompted, candidates),
+        policy_tokens=_log_probs(params, states, prompted, candidates, compute),
         reference_tokens=None if reference is None else reference.tokens,
         mask=counted,
         changed=None if prompted.changed is None else prompted.changed[:, responses],
@@ -262,12 +265,16 @@ def score(
 
 
 def _log_probs(
-    params: Params, states: Float[Array, "b c t d"], prompted: Prompted, candidates: Sequence[Candidate]
+    params: Params,
+    states: Float[Array, "b c t d"],
+    prompted: Prompted,
+    candidates: Sequence[Candidate],
+    compute: Compute,
 ) -> Float[Array, "b c t"]:
     """Log-probabilities of the tokens that the states predict, 0 at padding."""
     responses = [candidate.response for candidate in candidates]
     matrix = llama.output_matrix(params["language"])
-    log_probs = chosen_log_probs(matrix, states, prompted.response_tokens[:, responses])
+    log_probs = chosen_log_probs(matrix, states, prompted.response_tokens[:, responses], compute.target)
     return jnp.where(prompted.response_mask[:, responses], log_probs, 0.0)
 
 

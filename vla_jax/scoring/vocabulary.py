@@ -1,19 +1,25 @@
 """From hidden states to the log-probabilities of tokens, without all logits at a time."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# Tokens whose logits exist at one time: 2048 x 32k words in float32 are a quarter of a gigabyte.
+from vla_jax.models.target import Target
+
+# Tokens whose logits a device holds at one time: 2048 x 32k words in float32 are a quarter of a gigabyte.
 _CHUNK = 2048
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def chosen_log_probs(
-    matrix: Float[Array, "d w"], states: Float[Array, "b c t d"], targets: Int[Array, "b c t"]
+    matrix: Float[Array, "d w"],
+    states: Float[Array, "b c t d"],
+    targets: Int[Array, "b c t"],
+    target: Target | None = None,
 ) -> Float[Array, "b c t"]:
     """log softmax(states @ matrix) at the targets, in float32.
 
@@ -25,30 +31,33 @@ def chosen_log_probs(
       matrix: from hidden states to logits.
       states: of the positions that predict.
       targets: the tokens they are asked for.
+      target: over which devices rows are spread; None is one.
     """
-    return _in_chunks(lambda states, targets: _value(matrix, states, targets)[0], states, targets)
+    return _in_chunks(lambda states, targets: _value(matrix, states, targets)[0], target, states, targets)
 
 
-def _forward(matrix: Any, states: Any, targets: Any) -> tuple[Float[Array, "b c t"], tuple]:
+def _forward(
+    matrix: Any, states: Any, targets: Any, target: Target | None
+) -> tuple[Float[Array, "b c t"], tuple]:
     if matrix.perturbed:
-        value = chosen_log_probs(matrix.value, states.value, targets.value)
+        value = chosen_log_probs(matrix.value, states.value, targets.value, target)
         return value, (matrix.value, states.value, targets.value, None)
 
     def value_and_slope(states: Array, targets: Array) -> tuple[Array, Array]:
         value, logits, normaliser = _value(matrix.value, states, targets)
         return value, _slope(matrix.value, logits, normaliser, targets)
 
-    value, slope = _in_chunks(value_and_slope, states.value, targets.value)
+    value, slope = _in_chunks(value_and_slope, target, states.value, targets.value)
     return value, (None, None, None, slope)
 
 
-def _backward(kept: tuple, cotangent: Any) -> tuple[Any, Any, None]:
+def _backward(target: Target | None, kept: tuple, cotangent: Any) -> tuple[Any, Any, None]:
     matrix, states, targets, slope = kept
     if slope is not None:
         return None, (cotangent[..., None] * slope).astype(slope.dtype), None
 
     def part(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
-        states, targets, cotangent = chunk
+        states, targets, cotangent = _rows_apart(target, *chunk)
         _, logits, normaliser = _value(matrix, states, targets)
         weights = (cotangent[..., None] * _by_logits(logits, normaliser, targets)).astype(matrix.dtype)
         by_states = jnp.einsum("bctw,dw->bctd", weights, matrix).astype(states.dtype)
@@ -58,7 +67,7 @@ def _backward(kept: tuple, cotangent: Any) -> tuple[Any, Any, None]:
         return total + by_matrix, by_states
 
     length = targets.shape[2]
-    chunks = tuple(_split(array) for array in (states, targets, cotangent))
+    chunks = tuple(_split(array, target) for array in (states, targets, cotangent))
     by_matrix, by_states = jax.lax.scan(part, jnp.zeros(matrix.shape, jnp.float32), chunks)
     return by_matrix.astype(matrix.dtype), _merge(by_states, length), None
 
@@ -66,9 +75,15 @@ def _backward(kept: tuple, cotangent: Any) -> tuple[Any, Any, None]:
 chosen_log_probs.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def likeliest_tokens(matrix: Float[Array, "d w"], states: Float[Array, "b c t d"]) -> Int[Array, "b c t"]:
+def likeliest_tokens(
+    matrix: Float[Array, "d w"], states: Float[Array, "b c t d"], target: Target | None = None
+) -> Int[Array, "b c t"]:
     """The token of the highest logit at every position."""
-    return _in_chunks(lambda states: jnp.argmax(_logits(matrix, states), axis=-1).astype(jnp.int32), states)
+
+    def likeliest(states: Array) -> Array:
+        return jnp.argmax(_logits(matrix, states), axis=-1).astype(jnp.int32)
+
+    return _in_chunks(likeliest, target, states)
 
 
 def _logits(matrix: Float[Array, "d w"], states: Float[Array, "b c t d"]) -> Float[Array, "b c t w"]:
@@ -105,22 +120,29 @@ def _by_logits(logits: Array, normaliser: Array, targets: Array) -> Float[Array,
     return jax.nn.one_hot(targets, logits.shape[-1]) - jnp.exp(logits - normaliser[..., None])
 
 
-def _in_chunks(function: Callable[..., Any], *arrays: Array) -> Any:
+def _in_chunks(function: Callable[..., Any], target: Target | None, *arrays: Array) -> Any:
     """Applies a function of arrays [b c t ...] to pieces along t, so that every device keeps its rows."""
-    _, _, length = arrays[0].shape[:3]
-    if length <= _tokens(arrays[0]):
-        return function(*arrays)
-    made = jax.lax.map(lambda piece: function(*piece), tuple(_split(array) for array in arrays))
+    length = arrays[0].shape[2]
+    if length <= _tokens(arrays[0], target):
+        return function(*_rows_apart(target, *arrays))
+    pieces = tuple(_split(array, target) for array in arrays)
+    made = jax.lax.map(lambda piece: function(*_rows_apart(target, *piece)), pieces)
     return jax.tree.map(lambda array: _merge(array, length), made)
 
 
-def _tokens(array: Array) -> int:
+def _rows_apart(target: Target | None, *arrays: Array) -> tuple[Array, ...]:
+    """Rows on their devices: XLA then gathers the matrix, where that is split, and not the rows."""
+    return arrays if target is None else tuple(target.spread(array) for array in arrays)
+
+
+def _tokens(array: Array, target: Target | None) -> int:
     """Tokens of each candidate that make a chunk."""
-    return max(1, _CHUNK // (array.shape[0] * array.shape[1]))
+    devices = 1 if target is None else target.size(*target.rows)
+    return max(1, _CHUNK * devices // (array.shape[0] * array.shape[1]))
 
 
-def _split(array: Float[Array, "b c t *e"]) -> Float[Array, "n b c m *e"]:
-    size, length = min(_tokens(array), array.shape[2]), array.shape[2]
+def _split(array: Float[Array, "b c t *e"], target: Target | None) -> Float[Array, "n b c m *e"]:
+    size, length = min(_tokens(array, target), array.shape[2]), array.shape[2]
     rest = [(0, 0)] * (array.ndim - 3)
     padded = jnp.pad(array, [(0, 0), (0, 0), (0, -length % size), *rest])
     pieces = padded.reshape(*array.shape[:2], -1, size, *array.shape[3:])

@@ -1,56 +1,149 @@
 """Checkpoints with orbax: the train state beside the counters that go on with it."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
+from vla_jax.parallel import is_first, wait_for_all
 from vla_jax.training.step import TrainState
+
+# A checkpoint that cannot be read is kept under its name with this behind it.
+DAMAGED = ".damaged"
+
+
+class CheckpointError(ValueError):
+    """Checkpoints that cannot be this run's."""
 
 
 class Checkpoints:
-    """The last few states of a run, written in the background and committed by a rename.
+    """The last few states of a run and its best one, written in the background and committed by a rename.
 
-    Only what is trained is stored: under LoRA that is the adapter and its optimizer state, not the base.
+    Only what is trained is stored: under LoRA that is the adapter and its optimizer state, not the base. What
+    the base was is noted, and another one is refused.
 
     Args:
       path: their folder.
-      keep: how many to keep.
+      keep: how many of the last to keep.
+      base: what tells the frozen parameters from others.
+      best: the metric whose best value is kept too; "" for none.
+      greater: whether the greater value is the better.
     """
 
-    def __init__(self, path: Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+    def __init__(self, path: Path, keep: int, base: str = "", best: str = "", greater: bool = False):
+        self._path, self._base = path.absolute(), base
+        policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
+        if best:
+            # Orbax sorts ascending and keeps the last.
+            policies.append(
+                managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[best],
+                    reverse=not greater,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._best = best
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(policies),
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(self._path, options=self._options)
 
     @property
     def latest(self) -> int | None:
         """Step of the newest committed checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, counters: Mapping[str, Any]) -> None:
-        """Begins to write the state; returns once it has been copied off the devices."""
+    def save(
+        self, state: TrainState, counters: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Begins to write the state; returns once it has been copied off the devices.
+
+        Args:
+          state: the state.
+          counters: what goes on with it.
+          metrics: of the step; the best is chosen by them.
+
+        Raises:
+          OSError, ValueError: where the one before could not be written.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), counters=ocp.args.JsonSave(dict(counters))
-        )
-        self._manager.save(step, args=items)
+        known = {"base": self._base, **counters}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), counters=ocp.args.JsonSave(known))
+        measured = {self._best: metrics[self._best]} if metrics and self._best in metrics else None
+        self._manager.save(step, args=items, metrics=measured)
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Mapping[str, Any]]:
-        """The newest state, in the shapes and shardings of `like`, and its counters."""
+    def restore(self, like: TrainState) -> tuple[TrainState, Mapping[str, Any]] | None:
+        """The newest state that can be read, in the shapes and shardings of `like`, and its counters.
+
+        A checkpoint that cannot be read is set aside, which is said, and the one before it is tried.
+
+        Raises:
+          CheckpointError: where it belongs to another base model, or there are some and none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                state, counters = self._read(step, like)
+            # Orbax raises whatever the layer below it does; anything but a readable checkpoint is damaged.
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._set_aside(step, reason)
+                continue
+            if counters.pop("base", "") not in ("", self._base):
+                raise CheckpointError(
+                    f"{self._path} holds checkpoints of another base model; choose another --workdir, or "
+                    "restore the model that this run began with"
+                )
+            return state, counters
+        if steps:
+            raise CheckpointError(
+                f"none of the checkpoints in {self._path} can be read; remove the folder to begin anew"
+            )
+        return None
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = self._manager.restore(
-            self.latest,
+            step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract), counters=ocp.args.JsonRestore()
             ),
         )
-        return restored["state"], restored["counters"]
+        return restored["state"], dict(restored["counters"])
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        folder = self._path / str(step)
+        if is_first():
+            print(
+                f"the checkpoint of step {step} cannot be read ({reason:.300}); it is kept as "
+                f"{folder.name}{DAMAGED}, and the one before it is tried"
+            )
+            aside = folder.with_name(folder.name + DAMAGED)
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        wait_for_all(f"checkpoint {step} set aside")
+        self._manager.close()
+        self._manager = self._open()
 
     def close(self) -> None:
-        """Waits until everything is committed."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is committed.
+
+        Raises:
+          OSError, ValueError: where something could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        finally:
+            self._manager.close()

@@ -10,16 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from vla_jax.data.sources import MIXTURE, PREFERENCE_FOLDER, WORLDS, check_choices
 from vla_jax.data.world import WorldConfig
 from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
 from vla_jax.models.compute import Compute
+from vla_jax.parallel import RULES, check_rules
 from vla_jax.recipes import Recipe, available, default_options, named
 from vla_jax.training.optimizer import OptimizerConfig
+from vla_jax.training.profile import ProfileConfig
 from vla_jax.training.reference import MODES
+from vla_jax.training.tracking import WandbConfig
 
 
 def default_config() -> ConfigDict:
@@ -75,18 +77,35 @@ def default_config() -> ConfigDict:
             # `mode`: online scores the frozen reference in every step; cached does so once a record and keeps
             # it, in `path` or, by default, beside the data.
             "reference": {"mode": "online", "path": ""},
-            "compute": asdict(Compute()),
+            # What is compiled for follows from the mesh.
+            "compute": {k: v for k, v in asdict(Compute()).items() if k != "target"},
             "train": {
                 "steps": 1000,
                 "batch_size": 32,
                 "microbatch_size": 0,  # most rows that go through the model at once; 0 takes the whole batch
                 "frozen": "",  # regular expression: parameters whose path matches are left as they are
+                # A metric that is not finite: stop, the last checkpoint stands; or skip the step, which is
+                # logged as skipped_steps, and stop after ten in a row.
+                "on_nonfinite": "stop",
             },
             "optimizer": asdict(OptimizerConfig()),
             # Sizes of the mesh axes; -1 takes the devices that are left.
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-            "checkpoint": {"every": 100, "keep": 2},
+            # Logical axis of the parameters' tables -> mesh axis; "" keeps it whole.
+            "sharding": dict(RULES),
+            # The last few are kept and, of a run that evaluates, the one with the best value of a metric
+            # ("eval_loss"): the greatest or the smallest.
+            "checkpoint": {"every": 100, "keep": 2, "best_metric": "", "greater_is_better": False},
+            "tracking": asdict(WandbConfig()),
+            "profile": asdict(ProfileConfig()),
+            # Folder of JAX's persistent compilation cache: a run that is started again compiles nothing.
+            "compilation_cache": "",
             "evaluation": {
+                # Steps between evaluations on held-out records, logged as eval_*; 0 for none. They are made
+                # by the world, or read from a file of the training data's format at `path`.
+                "every": 0,
+                "records": 256,
+                "path": "",
                 "scenes": 500,  # the world's held-out scenes; 0 evaluates nothing
                 "batch_size": 64,
                 "max_new_tokens": 40,
@@ -147,7 +166,7 @@ def check(config: ConfigDict) -> None:
     if config.lora.rank:
         LoraConfig(**config.lora.to_dict())
     compute = Compute(**config.compute.to_dict())
-    compute.check_machine(jax.default_backend())
+    compute.check_machine()
     if config.reference.mode not in MODES:
         raise ValueError(f"reference.mode is {config.reference.mode!r}; choose one of {', '.join(MODES)}")
     rows, part = config.train.batch_size, config.train.microbatch_size
@@ -156,6 +175,16 @@ def check(config: ConfigDict) -> None:
             f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
         )
     check_choices(config.data.to_dict())
+    check_rules(config.sharding.to_dict())
+    if config.train.on_nonfinite not in ("stop", "skip"):
+        raise ValueError(f"train.on_nonfinite is {config.train.on_nonfinite!r}; choose stop or skip")
+    if config.evaluation.every and config.data.source == MIXTURE:
+        raise ValueError("evaluation.every is for one source of data; leave it at 0 for data.source=mixture")
+    if config.evaluation.every and not config.evaluation.path and config.data.source not in WORLDS:
+        raise ValueError(
+            "evaluation.every needs held-out records: set evaluation.path to a file of the training data's "
+            "format, or evaluation.every=0"
+        )
     if not 0 <= config.data.max_bad_fraction <= 1:
         raise ValueError(
             f"data.max_bad_fraction is {config.data.max_bad_fraction}; give a fraction between 0 and 1"
@@ -179,12 +208,6 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.max_bad_fraction", f"data.on_bad_record={config.data.on_bad_record}"
     if config.lora.rank:
         yield "train.frozen", "training an adapter (lora.rank > 0), which freezes all parameters,"
-        if not config.lora.modules_to_save:
-            alone = "training an adapter alone (lora.modules_to_save='')"
-            yield "optimizer.projector_learning_rate", alone
-            yield "optimizer.vision_learning_rate", alone
-            if not recipe.sequences:
-                yield "optimizer.head_learning_rate", alone
     else:
         yield "lora.alpha", "lora.rank=0"
         yield "lora.targets", "lora.rank=0"
@@ -192,6 +215,19 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "lora.modules_to_save", "lora.rank=0"
     if config.optimizer.name != "muon":
         yield "optimizer.matrix_learning_rate", f"optimizer.name={config.optimizer.name}"
+    if config.optimizer.name == "adafactor":
+        yield "optimizer.beta1", "optimizer.name=adafactor"
+        yield "optimizer.beta2", "optimizer.name=adafactor"
+    if not config.evaluation.every:
+        yield "checkpoint.best_metric", "a run without evaluations (evaluation.every=0)"
+        yield "evaluation.path", "a run without evaluations (evaluation.every=0)"
+        yield "evaluation.records", "a run without evaluations (evaluation.every=0)"
+    elif config.data.source in WORLDS:
+        yield "evaluation.path", f"data.source={config.data.source}"
+    if not config.checkpoint.best_metric:
+        yield "checkpoint.greater_is_better", "checkpoint.best_metric=''"
+    if not config.tracking.project:
+        yield "tracking.name", "tracking.project=''"
     if config.reference.mode != "cached":
         yield "reference.path", f"reference.mode={config.reference.mode}"
     elif not recipe.needs_reference:
@@ -229,12 +265,32 @@ def fingerprint(config: ConfigDict) -> str:
     return hashlib.sha256(json.dumps(changes).encode()).hexdigest()[:10]
 
 
-def changes_since(recorded: Mapping[str, Any], config: ConfigDict) -> list[str]:
+# Fields that say how a run is computed, not what: it may go on with others.
+_HOW = (
+    "mesh.",
+    "sharding.",
+    "compute.",
+    "checkpoint.",
+    "tracking.",
+    "profile.",
+    "compilation_cache",
+    "data.workers",
+    "data.threads",
+    "train.microbatch_size",
+)
+
+
+def changes_since(recorded: Mapping[str, Any], config: ConfigDict) -> tuple[list[str], list[str]]:
     """Every field in which a configuration differs from one that a run recorded, as `a.b: old -> new`.
 
     Fields that the run did not know yet had their defaults.
+
+    Returns:
+      Changes that make it another run, and changes of how it is computed, with which it may go on.
     """
-    return differences(_completed(recorded, plain(default_config())), plain(config))
+    changes = differences(_completed(recorded, plain(default_config())), plain(config))
+    how = [change for change in changes if change.startswith(_HOW)]
+    return [change for change in changes if change not in how], how
 
 
 def _completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

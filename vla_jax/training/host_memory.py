@@ -30,6 +30,16 @@ def keep_freed_memory() -> bool:
     )
 
 
+def most_held_bytes() -> int:
+    """The most memory that this process has held; 0 where nothing tells."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _may_have_accelerator() -> bool:
     """Whether JAX could find one, as far as that shows without asking it."""
     if platforms := os.environ.get("JAX_PLATFORMS"):

@@ -1,23 +1,28 @@
 """The loop: data -> step -> log -> checkpoint, until the steps are done or someone asks to stop."""
 
+import contextlib
 import math
-import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from vla_jax.data import Batch
 from vla_jax.models.parameters import Params
-from vla_jax.parallel import batch_sharding, on_mesh
+from vla_jax.parallel import is_first, local_rows, on_mesh, place_batch, replicated
 from vla_jax.training.checkpoints import Checkpoints
+from vla_jax.training.profile import ProfileConfig, Profiler
 from vla_jax.training.programs import CompiledStep, Memory, bytes_of_a_device, check_fits
 from vla_jax.training.step import Method, Metrics, TrainState, make_step
+from vla_jax.training.stopping import StopRequest
 from vla_jax.training.tracking import Tracker
+
+# Steps skipped in a row, from which on skipping helps no more.
+_MOST_SKIPPED = 10
 
 
 class Interrupted(Exception):
@@ -32,40 +37,59 @@ class Diverged(Exception):
     """A metric is no longer a number."""
 
 
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a run goes along.
+
+    Attributes:
+      steps: steps of the whole run.
+      batch_size: rows of a batch.
+      microbatches: in how many parts a batch goes through the model.
+      checkpoint_every: steps between checkpoints; the last step is always saved.
+      evaluate_every: steps between evaluations, each of which is saved too; 0 for none.
+      skip_nonfinite: leave out a step with a metric that is not finite, instead of stopping at it.
+      profile: the steps that are profiled.
+    """
+
+    steps: int
+    batch_size: int
+    microbatches: int
+    checkpoint_every: int
+    evaluate_every: int = 0
+    skip_nonfinite: bool = False
+    profile: ProfileConfig = ProfileConfig()
+
+
 def fit(
     method: Method,
     state: TrainState,
     base: Params,
     open_batches: Callable[[int], Iterator[Batch]],
+    config: LoopConfig,
     *,
-    steps: int,
-    batch_size: int,
-    length_of: Callable[[int], int],
-    microbatches: int,
-    workdir: Path,
     mesh: Mesh,
-    checkpoint_every: int,
-    keep_checkpoints: int,
+    checkpoints: Checkpoints,
+    open_tracker: Callable[[int], Tracker],
+    length_of: Callable[[int], int],
     describe: Callable[[int], Mapping[str, float]],
-    title: str,
+    evaluate: Callable[[TrainState], Mapping[str, float]],
+    profile_folder: Path,
 ) -> TrainState:
-    """Trains up to `steps`, from the newest checkpoint in `workdir` where there is one.
+    """Trains up to `config.steps`, from the newest checkpoint where there is one.
 
     Args:
       method: what a step does.
       state: the state at step 0; what of it is sharded stays so.
       base: frozen parameters, placed on the mesh.
-      open_batches: first step -> batches from there on.
-      steps: steps of the whole run.
-      batch_size: rows of a batch.
-      length_of: step, counted from 0 -> how long the rows of its batch are, as far as that differs.
-      microbatches: in how many parts a batch goes through the model.
-      workdir: checkpoints and logs go here.
+      open_batches: first step -> batches from there on; of several processes each reads its own rows.
+      config: how it goes along.
       mesh: the devices.
-      checkpoint_every: steps between checkpoints; the last step is always saved.
-      keep_checkpoints: how many to keep.
+      checkpoints: where states are kept.
+      open_tracker: steps done -> what logs the steps to come.
+      length_of: step, counted from 0 -> how long the rows of its batch are, as far as that differs.
       describe: steps done -> further figures to log (`epoch`, `learning_rate`).
-      title: for the progress bar.
+      evaluate: state -> figures of an evaluation.
+      profile_folder: where a profile goes.
 
     Returns:
       The state after the last step.
@@ -74,75 +98,119 @@ def fit(
       Interrupted: on SIGINT or SIGTERM, once the state is saved.
       Diverged: at the first metric that is not finite; the last checkpoint before it stands.
       OutOfMemoryError: before the first step, where the largest batch needs more memory than there is.
+      CheckpointError: where there are checkpoints, and they are not this run's.
     """
-    checkpoints = Checkpoints(workdir / "checkpoints", keep_checkpoints)
-    counters: dict[str, Any] = {"num_tokens": 0}
-    state = on_mesh(mesh, state)
-    if checkpoints.latest is not None:
-        state, restored = checkpoints.restore(state)
-        counters = dict(restored)
-    start = int(state.step)
-    if start >= steps:
-        checkpoints.close()
-        return state
-    step_function = CompiledStep(make_step(method, microbatches, jax.tree.map(lambda x: x.sharding, state)))
-    # The program of the largest batch is needed anyway, and says now what would else be found out late.
-    largest = jax.device_put(
-        next(open_batches(max(range(start, steps), key=length_of))), batch_sharding(mesh)
-    )
-    memory = Memory.of(step_function.program(state, base, largest))
-    print(f"memory: {memory or 'this backend does not tell'}")
+    steps, rows = config.steps, local_rows(mesh, config.batch_size)
+
+    def placed(batch: Batch) -> Batch:
+        return place_batch(mesh, batch, rows, config.batch_size)
+
+    with jax.set_mesh(mesh), contextlib.closing(checkpoints):
+        state = on_mesh(mesh, state)
+        state, counters = checkpoints.restore(state) or (state, {"num_tokens": 0})
+        if (start := int(state.step)) >= steps:
+            return state
+        placement = jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)
+        step_function = CompiledStep(make_step(method, config.microbatches, placement, config.skip_nonfinite))
+        # The program of the largest batch is needed anyway, and says now what would else be found out late.
+        largest = placed(next(open_batches(max(range(start, steps), key=length_of))))
+        _check_memory(step_function.program(state, base, largest))
+        with (
+            open_tracker(start) as tracker,
+            Profiler(config.profile, profile_folder, start) as profiler,
+            StopRequest() as stop,
+        ):
+            log = _Log(tracker, dict(counters), describe, checkpoints)
+            for step, (batch, waited) in enumerate(_timed(open_batches(start)), start=start + 1):
+                profiler.before(step)
+                state, metrics = step_function(state, base, placed(batch))
+                log.write_last()
+                log.keep(step, metrics, waited)
+                asked = stop.after(step)
+                evaluated = bool(config.evaluate_every) and step % config.evaluate_every == 0
+                if step % config.checkpoint_every == 0 or step == steps or asked or evaluated:
+                    figures = log.write_last()
+                    if evaluated:
+                        figures |= log.write_evaluation(step, evaluate(state))
+                    checkpoints.save(state, log.counters, figures)
+                if asked and step < steps:
+                    raise Interrupted(step, asked)
+    return state
+
+
+class _Log:
+    """Writes each step one late, when its metrics are ready without waiting for the device."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        counters: dict[str, Any],
+        describe: Callable[[int], Mapping[str, float]],
+        checkpoints: Checkpoints,
+    ):
+        self.counters = counters
+        self._tracker, self._describe, self._checkpoints = tracker, describe, checkpoints
+        self._last: tuple[int, Metrics, float] | None = None
+        self._written, self._skipped = time.perf_counter(), 0
+
+    def keep(self, step: int, metrics: Metrics, waited: float) -> None:
+        """Takes a step, of which so many seconds were spent waiting for its batch."""
+        self._last = step, metrics, waited
+
+    def write_last(self) -> dict[str, float]:
+        """Writes the step that was kept, and gives its figures; none where it is written already.
+
+        Raises:
+          Diverged: where a metric is not finite and the step was not skipped, or too many were.
+        """
+        if self._last is None:
+            return {}
+        (step, metrics, waited), self._last = self._last, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        now = time.perf_counter()
+        wait_share, self._written = waited / max(now - self._written, 1e-9), now
+        self._guard(step, values)
+        self.counters["num_tokens"] += int(values["num_tokens"])
+        values |= {"num_tokens": self.counters["num_tokens"], "data_wait": min(wait_share, 1.0)}
+        values |= self._describe(step)
+        self._tracker.log(step, values)
+        return values
+
+    def write_evaluation(self, step: int, figures: Mapping[str, float]) -> Mapping[str, float]:
+        """Writes what was measured after a step."""
+        self._tracker.log_evaluation(step, figures)
+        self._written = time.perf_counter()
+        return figures
+
+    def _guard(self, step: int, values: Mapping[str, float]) -> None:
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if not bad:
+            self._skipped = 0
+            return
+        self._skipped += 1
+        what = f"{bad[0]} is {values[bad[0]]} at step {step}"
+        if values.get("skipped_steps") and self._skipped < _MOST_SKIPPED:
+            self._tracker.say(f"{what}; the step is skipped")
+            return
+        many = f", the {self._skipped}th step in a row that is not finite" if self._skipped > 1 else ""
+        raise Diverged(
+            f"{what}{many}; the last checkpoint is step {self._checkpoints.latest}. Lower "
+            "optimizer.learning_rate or optimizer.max_grad_norm, or set train.on_nonfinite=skip"
+        )
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Batches, each with the seconds that were spent waiting for it."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started
+
+
+def _check_memory(program: jax.stages.Compiled) -> None:
+    memory = Memory.of(program)
+    if is_first():
+        print(f"memory: {memory or 'this backend does not tell'}")
     check_fits(memory, bytes_of_a_device())
-    tracker = Tracker(workdir, start, steps, batch_size, title)
-    pending: tuple[int, Metrics, int] | None = None
-
-    def log_pending() -> None:
-        """Logs the step before this one, whose metrics are ready without waiting for the device."""
-        if pending is not None:
-            step, metrics, tokens = pending
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-                raise Diverged(
-                    f"{bad[0]} is {values[bad[0]]} at step {step}; the last checkpoint is step "
-                    f"{checkpoints.latest}. Lower optimizer.learning_rate or optimizer.max_grad_norm"
-                )
-            tracker.log(step, {**values, **describe(step), "num_tokens": tokens})
-
-    try:
-        with _StopRequest() as stop:
-            for step, batch in enumerate(open_batches(start), start=start + 1):
-                placed = jax.device_put(batch, batch_sharding(mesh))
-                state, metrics = step_function(state, base, placed)
-                counters["num_tokens"] += int(np.sum(batch.prefix_mask) + np.sum(batch.response_mask))
-                log_pending()
-                pending = step, metrics, counters["num_tokens"]
-                if step % checkpoint_every == 0 or step == steps or stop.signal_number:
-                    log_pending()
-                    pending = None
-                    checkpoints.save(state, counters)
-                if stop.signal_number and step < steps:
-                    raise Interrupted(step, stop.signal_number)
-        return state
-    finally:
-        checkpoints.close()
-        tracker.close()
-
-
-class _StopRequest:
-    """While it is entered, the first SIGINT or SIGTERM is noted; a second one acts as usual."""
-
-    def __enter__(self) -> "_StopRequest":
-        self.signal_number: int | None = None
-        self._former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in self._former:
-            signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.signal_number = number
-        self.__exit__()

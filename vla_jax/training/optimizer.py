@@ -11,7 +11,7 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 from vla_jax.models.parameters import Params, Table
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "adafactor", "muon")
 SCHEDULES = ("constant", "linear", "cosine")
 Schedule = Callable[[jax.Array | int], jax.Array | float]
 
@@ -29,7 +29,7 @@ class OptimizerConfig:
       warmup_ratio: share of all steps over which it rises from 0.
       matrix_learning_rate: Muon's own peak, on the scale of AdamW's (its updates have a root mean square of
         0.2; Liu et al. 2025, arXiv:2502.16982); the schedule is the same.
-      beta1, beta2, weight_decay: AdamW's; Muon shares the decay.
+      beta1, beta2, weight_decay: AdamW's; Muon and Adafactor share the decay.
       max_grad_norm: gradients are scaled down to this global norm.
       projector_learning_rate, vision_learning_rate, head_learning_rate: peaks for parameters of these parts
         that are trained whole (the head is what gives logits or rewards); 0 takes `learning_rate`.
@@ -53,25 +53,29 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.name is {self.name!r}; choose one of {', '.join(OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"optimizer.schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
-        if self.name == "muon" and any(self._own_rates.values()):
-            raise ValueError("learning rates of parts are for optimizer.name='adamw'; leave them at 0")
-        if any(self._own_rates.values()) and not self.learning_rate:
+        if self.name == "muon" and self.own_rates():
+            raise ValueError("learning rates of parts are not for optimizer.name='muon'; leave them at 0")
+        if self.own_rates() and not self.learning_rate:
             raise ValueError("learning rates of parts need an optimizer.learning_rate above 0")
 
-    @property
-    def _own_rates(self) -> dict[str, float]:
-        return {
-            r"^params/(projector/|newline)": self.projector_learning_rate,
-            r"^params/vision/": self.vision_learning_rate,
-            r"^params/(language/head|reward/)": self.head_learning_rate,
-        }
+    def own_rates(self) -> dict[str, str]:
+        """Pattern of a part's parameters -> the field that sets its own learning rate, where one is set."""
+        return {pattern: field for pattern, field in _PARTS.items() if getattr(self, field)}
 
     def relative_rate(self, path: str) -> float:
         """A parameter's learning rate as a multiple of `learning_rate`; paths are `params/vision/...`."""
-        for pattern, rate in self._own_rates.items():
-            if rate and re.search(pattern, path):
-                return rate / self.learning_rate
+        for pattern, field in self.own_rates().items():
+            if re.search(pattern, path):
+                return getattr(self, field) / self.learning_rate
         return 1.0
+
+
+# Parts with a learning rate of their own, by paths in what is trained.
+_PARTS = {
+    r"^params/(projector/|newline)": "projector_learning_rate",
+    r"^params/vision/": "vision_learning_rate",
+    r"^params/(language/head|reward/)": "head_learning_rate",
+}
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
@@ -112,6 +116,11 @@ def _optimizer(config: OptimizerConfig, steps: int, table: Table) -> optax.Gradi
     decay = config.weight_decay
     if config.name == "adamw":
         return optax.adamw(schedule, b1=config.beta1, b2=config.beta2, weight_decay=decay)
+    if config.name == "adafactor":
+        # As transformers has it with a learning rate of one's own: not scaled by the parameter's size.
+        decays = optax.add_decayed_weights(decay)
+        scaled = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), decays)
+        return optax.chain(scaled, optax.scale_by_learning_rate(schedule))
     return muon(
         make_schedule(replace(config, learning_rate=config.matrix_learning_rate), steps),
         weight_decay=decay,

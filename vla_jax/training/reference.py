@@ -1,7 +1,6 @@
 """Builds the reference cache of a run: what the model that training starts from says of every record."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 from tqdm import tqdm
 
-from vla_jax.data import Batch
 from vla_jax.data.batches import Kept, collate
 from vla_jax.data.encoding import Encoded, Encoder
 from vla_jax.data.reference_cache import ReferenceCache
 from vla_jax.interop import Model
 from vla_jax.models.parameters import Params
+from vla_jax.parallel import batch_sharding, is_first, place, replicated, wait_for_all
 from vla_jax.recipes import KeyObject, Recipe
+from vla_jax.training.base_identity import fingerprint
 from vla_jax.training.step import Method
 
 MODES = ("online", "cached")
@@ -41,15 +42,6 @@ def identity(model: Model, recipe: Recipe, encoder: Encoder, seed: int) -> dict[
     }
 
 
-def fingerprint(params: Params, config: dict[str, Any]) -> str:
-    """A hash of a model's shape and of every byte of its parameters."""
-    total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        total.update(jax.tree_util.keystr(path).encode())
-        total.update(np.ascontiguousarray(jax.device_get(leaf)).view(np.uint8).data)
-    return total.hexdigest()
-
-
 def _views_fingerprint(recipe: Recipe, size: int, seed: int) -> str:
     image = np.arange(size * size * 3, dtype=np.uint32).reshape(size, size, 3).astype(np.uint8)
     box = np.array([size // 5, size // 4, size // 2, size - size // 5], np.float32)
@@ -68,7 +60,7 @@ def fill(
     read: Callable[[int], Encoded | None],
     encoder: Encoder,
     batch_size: int,
-    place: Callable[[Batch], Batch],
+    mesh: Mesh,
 ) -> None:
     """Computes what a cache lacks of some records, with a progress bar; goes on where it was interrupted.
 
@@ -80,23 +72,34 @@ def fill(
       read: index -> encoded record; None where it is bad and skipped.
       encoder: pads them.
       batch_size: records at a time.
-      place: puts a batch on the devices.
+      mesh: the devices. Of several processes all compute, and the first writes.
     """
     wanted = np.unique(indices)
     todo = cache.missing(wanted)
     if not len(todo):
         return
-    said = jax.jit(lambda base, batch: method.reference_scores(base, batch))
+    wait_for_all("missing records counted")
+    said = jax.jit(lambda base, batch: method.reference_scores(base, batch), out_shardings=replicated(mesh))
     done = len(wanted) - len(todo)
     every = 0.1 if sys.stderr.isatty() else 10
-    with tqdm(
-        total=len(wanted), initial=done, desc="reference cache", unit="record", mininterval=every
-    ) as bar:
+    with (
+        jax.set_mesh(mesh),
+        tqdm(
+            total=len(wanted),
+            initial=done,
+            desc="reference cache",
+            unit="record",
+            mininterval=every,
+            disable=not is_first(),
+        ) as bar,
+    ):
         for start in range(0, len(todo), batch_size):
             chunk = todo[start : start + batch_size]
             rows = [read(int(index)) for index in chunk]
             # The last chunk keeps the others' shape.
             batch = collate([*rows, *[None] * (batch_size - len(rows))], encoder)
-            tokens, made = jax.device_get(said(base, place(batch)))
-            cache.write(chunk, rows, Kept(tokens[: len(rows)], made[: len(rows)]))
+            spread = jax.tree.map(lambda _: batch_sharding(mesh), batch)
+            tokens, made = jax.device_get(said(base, place(batch, spread)))
+            if is_first():
+                cache.write(chunk, rows, Kept(tokens[: len(rows)], made[: len(rows)]))
             bar.update(len(rows))

@@ -267,14 +267,17 @@ def gradients_and_metrics(
 
 
 def make_step(
-    method: Method, microbatches: int = 1, placement: Any = None
+    method: Method, microbatches: int = 1, placement: Any = None, skip_nonfinite: bool = False
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
     """The jit-compiled step (state, base parameters, batch) -> (state, metrics); the old state is donated.
 
     Args:
       method: what a step does.
       microbatches: in how many parts a batch goes through the model.
-      placement: the shardings of the new state, those of the old one; None leaves them to XLA.
+      placement: shardings of the new state, those of the old one, and of the metrics; None leaves them to
+        XLA.
+      skip_nonfinite: leave what is trained as it is where a metric is not finite, and count that in the
+        metric `skipped_steps`.
     """
 
     def step(state: TrainState, base: Params, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -282,8 +285,15 @@ def make_step(
             method, state.trained, base, batch, microbatches, state.step
         )
         updates, optimizer_state = method.optimizer.update(gradients, state.optimizer_state, state.trained)
-        metrics = {**metrics, "grad_norm": optax.tree.norm(gradients)}
+        tokens = jnp.sum(batch.prefix_mask) + jnp.sum(batch.response_mask)
+        metrics = {**metrics, "grad_norm": optax.tree.norm(gradients), "num_tokens": tokens}
         trained = optax.apply_updates(state.trained, updates)
-        return TrainState(state.step + 1, trained, optimizer_state), metrics
+        after = TrainState(state.step + 1, trained, optimizer_state)
+        if skip_nonfinite:
+            finite = jnp.all(jnp.isfinite(jnp.stack([jnp.float32(value) for value in metrics.values()])))
+            before = state.replace(step=state.step + 1)
+            after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+            metrics["skipped_steps"] = jnp.where(finite, 0.0, 1.0)
+        return after, metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=None if placement is None else (placement, None))
+    return jax.jit(step, donate_argnums=0, out_shardings=placement)

@@ -18,8 +18,11 @@ class WorkdirError(ValueError):
     """A directory that cannot be this run's."""
 
 
-def check_free(path: Path, config: ConfigDict) -> None:
+def check_free(path: Path, config: ConfigDict) -> list[str]:
     """Finds that the directory is this run's or may become so, and writes nothing.
+
+    Returns:
+      In what a run that it holds was computed otherwise than it would be now.
 
     Raises:
       WorkdirError: where it belongs to another configuration (the differences are named) or holds something
@@ -27,13 +30,30 @@ def check_free(path: Path, config: ConfigDict) -> None:
     """
     record = path / _RECORD
     if record.is_file():
-        if changes := changes_since(json.loads(record.read_text()), config):
+        changes, how = changes_since(_recorded(record), config)
+        if changes:
             raise WorkdirError(
                 f"{path} belongs to a run with another configuration ({'; '.join(changes)}); "
                 "choose another --workdir, or repeat the command that began it"
             )
-    elif path.exists() and (not path.is_dir() or any(file.name != BAD_RECORDS for file in path.iterdir())):
+        return how
+    if path.exists() and (not path.is_dir() or any(file.name != BAD_RECORDS for file in path.iterdir())):
         raise WorkdirError(f"{path} is not empty and no run of ours; choose another --workdir")
+    return []
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    try:
+        return json.loads(record.read_text())
+    except ValueError as error:
+        raise WorkdirError(
+            f"{record} cannot be read ({error}); restore it, or choose another --workdir"
+        ) from None
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether a run began here."""
+    return (path / _RECORD).is_file()
 
 
 def claim(path: Path, config: ConfigDict) -> None:

@@ -37,5 +37,5 @@ def test_a_folder_or_list_that_is_none_is_refused(folder):
     with pytest.raises(DataError, match="holds no parquet shards"):
         read("trl", folder / "images", folder)
     (folder / "rows.json").write_text("[{]")
-    with pytest.raises(DataError, match="rows.json, whole file: is not valid JSON"):
+    with pytest.raises(DataError, match="rows.json, row 0: is not valid JSON"):
         read("trl", folder / "rows.json", folder)

@@ -1,17 +1,24 @@
-"""Our own layout: preference records with the names and boxes of what is in the image.
+"""Our own layout: preference records with the names, boxes and masks of what is in the image.
 
 Each row has `image` (path relative to the file) or `images` (a list), `question` or `prompt`, `chosen`,
-`rejected`, and optionally `objects` (names of what is in the image) and `boxes`. `boxes` is a list whose
-entries are four numbers, or objects with `box` (or `bbox`) and a name (`name`, `category`, `label` or
+`rejected`, and optionally `objects` (names of what is in the image), `boxes` and `masks`. `boxes` is a list
+whose entries are four numbers, or objects with `box` (or `bbox`) and a name (`name`, `category`, `label` or
 `object`); or one object that maps names to boxes. Four bare numbers take the name at the same place of
 `objects` where both lists are equally long.
+
+`masks` is written in the same ways, with `mask` for `box`. A mask is COCO's run lengths (`size` and
+`counts`), or the path of a PNG as large as the first image, black where the object is not. Two lists of boxes
+and masks go together by place, null standing for what an object has not; else they go together by name. An
+object that has a mask and no box lies in the box around its mask.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from vla_jax.data.formats.fields import Format, OpenImage, pair, pictures
 from vla_jax.data.rows import Row, RowError
@@ -20,6 +27,10 @@ from vla_jax.data.tokenizer import IMAGE_TOKEN
 
 BOX_FORMATS = ("xyxy_pixels", "xywh_pixels", "xyxy_normalised")
 _NAMES = ("name", "category", "label", "object")
+# What an entry of each field may call its value, and how one is written.
+_VALUES = {"boxes": ("box", "bbox"), "masks": ("mask",)}
+_EXAMPLES = {"boxes": "[x0, y0, x1, y1]", "masks": '{"size": [height, width], "counts": "..."}'}
+_RUNS = {"size", "counts"}
 
 
 def format_with(box_format: str = "xyxy_pixels") -> Format:
@@ -38,7 +49,8 @@ def records(row: Row, image: OpenImage, box_format: str = "xyxy_pixels") -> Sequ
     responses = pair(row)
     images = pictures(row, image, ["images", "image"])
     question = _question(row, len(images))
-    return [Record("", images, question, responses, objects=_objects(row, images, box_format))]
+    objects = _objects(row, images, image, box_format)
+    return [Record("", images, question, responses, objects=objects)]
 
 
 def _question(row: Row, images: int) -> str:
@@ -60,14 +72,23 @@ def _question(row: Row, images: int) -> str:
     return words.replace(IMAGE_TOKEN, "").strip()
 
 
-def _objects(row: Row, images: Sequence[Picture], box_format: str) -> tuple[Object, ...]:
-    """Those with a box first, then those that have only a name."""
-    names, named = _names(row), _named_boxes(row)
-    if named and not images:
-        raise RowError("has boxes and names no image", "add 'image', or remove the boxes")
-    boxed = [Object(name, _box(box, *images[0].size, box_format)) for name, box in named]
-    seen = {o.name for o in boxed}
-    return (*boxed, *(Object(name) for name in names if name not in seen))
+def _objects(row: Row, images: Sequence[Picture], image: OpenImage, box_format: str) -> tuple[Object, ...]:
+    """Those with a box or a mask first, then those that have only a name."""
+    names, boxes, masks = _names(row), _named(row, "boxes"), _named(row, "masks")
+    for field, entries in (("boxes", boxes), ("masks", masks)):
+        if entries and not images:
+            raise RowError(f"has {field} and names no image", f"add 'image', or remove the {field}")
+    by_place = boxes and masks and isinstance(row["boxes"], list) and isinstance(row["masks"], list)
+    placed = []
+    for name, box, mask in (_by_place if by_place else _by_name)(boxes, masks):
+        if box is None and mask is None and name in names:
+            continue
+        # What is missing of both is named by the field that the entry comes from.
+        lies = _box(box, *images[0].size, box_format) if box is not None or (boxes and mask is None) else None
+        shown = _mask(mask, *images[0].size, image) if mask is not None or not boxes else None
+        placed.append(Object(name, lies, shown))
+    seen = {o.name for o in placed}
+    return (*placed, *(Object(name) for name in names if name not in seen))
 
 
 def _names(row: Row) -> list[str]:
@@ -77,24 +98,57 @@ def _names(row: Row) -> list[str]:
     return names
 
 
-def _named_boxes(row: Row) -> list[tuple[str, Any]]:
-    boxes, names = row.get("boxes") or [], _names(row)
-    if isinstance(boxes, Mapping):
+def _named(row: Row, field: str) -> list[tuple[str, Any]]:
+    """(name, value) of every entry of `boxes` or `masks`; None where it has no value."""
+    held, names = row.get(field) or [], _names(row)
+    if isinstance(held, Mapping) and not held.keys() >= _RUNS:
         entries = []
-        for name, value in boxes.items():
-            several = isinstance(value, list) and value and isinstance(value[0], list)
-            entries += [(name, box) for box in (value if several else [value])]
+        for name, value in held.items():
+            several = isinstance(value, list) and value and not isinstance(value[0], int | float)
+            entries += [(name, each) for each in (value if several else [value])]
         return entries
-    if not isinstance(boxes, list):
-        raise RowError("has 'boxes' that is no list", "write [[x0, y0, x1, y1], ...]")
+    if not isinstance(held, list):
+        raise RowError(f"has {field!r} that is no list", f"write [{_EXAMPLES[field]}, ...]")
     entries = []
-    for i, entry in enumerate(boxes):
-        if isinstance(entry, Mapping):
-            name = next((str(entry[field]) for field in _NAMES if field in entry), "")
-            entries.append((name, entry.get("box", entry.get("bbox"))))
+    for i, entry in enumerate(held):
+        if isinstance(entry, Mapping) and not entry.keys() >= _RUNS:
+            name = next((str(entry[key]) for key in _NAMES if key in entry), "")
+            entries.append((name, next((entry[key] for key in _VALUES[field] if key in entry), None)))
         else:
-            entries.append((names[i] if len(names) == len(boxes) else "", entry))
+            entries.append((names[i] if len(names) == len(held) else "", entry))
     return entries
+
+
+_Placed = list[tuple[str, Any, Any]]
+
+
+def _by_place(boxes: Sequence[tuple[str, Any]], masks: Sequence[tuple[str, Any]]) -> _Placed:
+    """(name, box, mask) of every object of two lists, which either may name."""
+    if len(boxes) != len(masks):
+        problem = f"has {len(boxes)} boxes and {len(masks)} masks"
+        raise RowError(problem, "write null where an object has only one of them")
+    placed = []
+    for (name, box), (other, mask) in zip(boxes, masks, strict=True):
+        if name and other and name != other:
+            raise RowError(
+                f"has a mask of {other!r} at the place of the box of {name!r}", "put them in one order"
+            )
+        placed.append((name or other, box, mask))
+    return placed
+
+
+def _by_name(boxes: Sequence[tuple[str, Any]], masks: Sequence[tuple[str, Any]]) -> _Placed:
+    """(name, box, mask) of every object; those of one name in the order in which they stand."""
+    placed = []
+    for name in dict.fromkeys(name for name, _ in (*boxes, *masks)):
+        of_name = [[value for other, value in entries if other == name] for entries in (boxes, masks)]
+        if all(of_name) and len(of_name[0]) != len(of_name[1]):
+            raise RowError(
+                f"has {len(of_name[0])} boxes and {len(of_name[1])} masks of {name!r}",
+                "write null where an object has only one of them",
+            )
+        placed += [(name, box, mask) for box, mask in zip_longest(*of_name)]
+    return placed
 
 
 def _box(box: Any, height: int, width: int, box_format: str) -> Box:
@@ -118,3 +172,57 @@ def _box(box: Any, height: int, width: int, box_format: str) -> Box:
             f"correct it, or set data.box_format to one of {', '.join(BOX_FORMATS)}",
         )
     return float(x0), float(y0), float(x1), float(y1)
+
+
+def _mask(mask: Any, height: int, width: int, image: OpenImage) -> Bool[np.ndarray, "y x"]:
+    """A mask of an image of this size."""
+    if isinstance(mask, str):
+        if not mask.lower().endswith(".png"):
+            raise RowError(
+                f"names a mask that is no PNG: {mask!r:.200}", "save it as PNG, which loses nothing"
+            )
+        picture = image(mask)
+        _check_size(picture.size, height, width)
+        decoded = np.asarray(picture.pixels().any(axis=-1))
+    elif isinstance(mask, Mapping) and mask.keys() >= _RUNS:
+        _check_size(mask["size"], height, width)
+        decoded = _from_runs(mask["counts"], height, width)
+    else:
+        raise RowError(
+            f"has a mask that is neither run lengths nor the path of a PNG: {mask!r:.80}",
+            f"write {_EXAMPLES['masks']} or its path",
+        )
+    if not decoded.any():
+        raise RowError("has a mask that covers nothing", "correct or remove it")
+    return decoded
+
+
+def _check_size(size: Any, height: int, width: int) -> None:
+    if not isinstance(size, list | tuple) or list(size) != [height, width]:
+        raise RowError(
+            f"has a mask of [height, width] {size!r:.80} in an image of {[height, width]}",
+            "make it as large as the image",
+        )
+
+
+def _from_runs(counts: Any, height: int, width: int) -> Bool[np.ndarray, "y x"]:
+    """COCO's run lengths, a list or compressed to text, as a mask."""
+    # Compiled; most runs read no masks.
+    from pycocotools import mask as coco
+
+    size = [height, width]
+    try:
+        if isinstance(counts, list):
+            counts = coco.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
+        compressed = counts.encode() if isinstance(counts, str) else counts
+        mask = coco.decode({"size": size, "counts": compressed})
+        # Where the runs end early, the decoder leaves the rest of the mask as it found it in memory.
+        whole = coco.encode(mask)["counts"] == compressed
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise RowError(
+            f"has a mask whose run lengths are not those of {height} x {width} pixels",
+            "write its size and counts as pycocotools.mask.encode gives them",
+        )
+    return mask.astype(bool)

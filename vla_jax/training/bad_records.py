@@ -1,0 +1,56 @@
+"""The list of the records that a run skipped: written as they are met, and read again when it goes on."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from vla_jax.data import DataError, RecordReport
+from vla_jax.training.workdir import BAD_RECORDS
+
+_FIELDS = ("source", "record", "problem", "remedy")
+
+
+class ListedReport(RecordReport):
+    """A report that writes every record it skips into a run's directory, a JSON line each.
+
+    Args:
+      workdir: the run's directory; it appears with the first bad record.
+      goes_on: whether the run was here before; then what it skipped is skipped and counted already.
+    """
+
+    def __init__(self, workdir: Path, goes_on: bool):
+        super().__init__()
+        self._path = workdir / BAD_RECORDS
+        if goes_on:
+            for error in _read(self._path):
+                super().skipped(error)
+        else:
+            self._path.unlink(missing_ok=True)
+
+    @property
+    def path(self) -> Path:
+        """The list."""
+        return self._path
+
+    def skipped(self, error: DataError) -> None:
+        """Notes a record that was not encoded; see `RecordReport`."""
+        before = len(self.bad)
+        try:
+            super().skipped(error)
+        finally:
+            if len(self.bad) > before:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a") as file:
+                    file.write(json.dumps({name: getattr(error, name) for name in _FIELDS}) + "\n")
+
+
+def _read(path: Path) -> Iterator[DataError]:
+    """The records of a list, up to a line that a kill cut short."""
+    if not path.is_file():
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            yield DataError(*(row[name] for name in _FIELDS))
+        except (ValueError, KeyError, TypeError):
+            return

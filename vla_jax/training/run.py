@@ -1,0 +1,314 @@
+"""A run whose parts are there: from its first batch to its trained model."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from vla_jax.data import Batch, BatchPlan, Encoder, RecordReport, Source, batches
+from vla_jax.data.batches import collate
+from vla_jax.data.loading import Reader
+from vla_jax.data.preflight import Preflight
+from vla_jax.data.reference_cache import ReferenceCache
+from vla_jax.interop import Model
+from vla_jax.models import LoraConfig, llava, lora, parameters
+from vla_jax.models.compute import Compute
+from vla_jax.models.parameters import Params
+from vla_jax.models.target import Target
+from vla_jax.parallel import (
+    gather,
+    is_first,
+    local_rows,
+    make_mesh,
+    parameter_shardings,
+    place,
+    place_batch,
+    replicated,
+    wait_for_all,
+)
+from vla_jax.recipes import Recipe
+from vla_jax.training.base_identity import fingerprint
+from vla_jax.training.checkpoints import Checkpoints
+from vla_jax.training.configuration import plain
+from vla_jax.training.held_out import HeldOut
+from vla_jax.training.loop import LoopConfig, fit
+from vla_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vla_jax.training.profile import ProfileConfig
+from vla_jax.training.reference import fill, identity
+from vla_jax.training.step import Method, Trained
+from vla_jax.training.tracking import Silent, Tracker, WandbConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose data has been checked, ready to train.
+
+    Attributes:
+      config: its configuration.
+      mesh: the devices.
+      model: where it starts; its parameters lie on the mesh or, of several processes, with each of them.
+      recipe: the method.
+      source: what it trains on.
+      held_out: what it evaluates on while it trains; None where it does not.
+      encoder: how records become ids.
+      plan: which records make which batch.
+      report: what happened to them.
+      preflight: what was found in those that were read beforehand.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    model: Model
+    recipe: Recipe
+    source: Source
+    held_out: Source | None
+    encoder: Encoder
+    plan: BatchPlan
+    report: RecordReport
+    preflight: Preflight
+
+    def shapes(self) -> Counter[tuple[int, int]]:
+        """How long prompts and responses of batches are, and of how many batches; each is a program."""
+        longest = map(self.plan.longest, range(self.config.train.steps))
+        limits = self.encoder.max_prompt_length, self.encoder.max_completion_length
+        return Counter(self.encoder.padded(*(each or limits)) for each in longest)
+
+    def open_batches(
+        self,
+        start: int,
+        reference: ReferenceCache | None = None,
+        part: Int[np.ndarray, " p"] | None = None,
+    ) -> Iterator[Batch]:
+        """Batches from step `start` on, with what the reference said of them where it is kept.
+
+        Args:
+          start: the first step.
+          reference: the cache.
+          part: which of their rows; None gives all.
+        """
+        return batches(
+            self.source,
+            self.encoder,
+            self.plan,
+            start=start,
+            stop=self.config.train.steps,
+            skip_bad_records=self._skips,
+            report=self.report,
+            threads=self.config.data.threads,
+            workers=self.config.data.workers,
+            reference=None if reference is None else reference.read,
+            part=part,
+        )
+
+    def train(self, workdir: Path, title: str) -> Model:
+        """Trains, or goes on training, in `workdir`; returns the trained model."""
+        config = self.config
+        base = place(self.model.params, self._placement)
+        method, trained = self.method(), self._initial(base)
+        reference = self.reference(method, base) if config.reference.mode == "cached" else None
+        reads_base = trained.adapter is not None or config.train.frozen
+        scores_base = self.recipe.needs_reference and reference is None
+        schedule = make_schedule(OptimizerConfig(**config.optimizer.to_dict()), config.train.steps)
+        rows = local_rows(self.mesh, config.train.batch_size)
+        state = fit(
+            method,
+            method.init(trained),
+            base if reads_base or scores_base else {},
+            lambda start: self.open_batches(start, reference, rows),
+            self._loop_config(),
+            mesh=self.mesh,
+            checkpoints=Checkpoints(
+                workdir / "checkpoints",
+                config.checkpoint.keep,
+                fingerprint(base, self.model.config.to_dict()),
+                config.checkpoint.best_metric,
+                config.checkpoint.greater_is_better,
+            ),
+            open_tracker=lambda start: self._tracker(workdir, start, title),
+            length_of=lambda step: sum(self.plan.longest(step) or ()),
+            describe=lambda step: {
+                "epoch": self.plan.epoch(step),
+                "learning_rate": float(schedule(step - 1)),
+            },
+            evaluate=HeldOut(replace(method, dropout=0.0), base, self._held_out_batches),
+            profile_folder=workdir / "profile",
+        )
+        trained = gather(state.trained)
+        origin = "" if trained.params else self.model.origin
+        changed = parameters.overlay(self.model.params, trained.params)
+        return replace(self.model, params=changed, adapter=trained.adapter, lora=self.low_rank, origin=origin)
+
+    def on_local_devices(self, model: Model) -> Model:
+        """A model that this process can use alone: as it is or, of several processes, on its own devices."""
+        if jax.process_count() == 1:
+            return model
+        local = make_mesh(data=1, fsdp=-1, devices=jax.local_devices())
+        params = place(model.params, placement(self.config, local, model))
+        adapter = model.adapter
+        if adapter is not None:
+            adapter = place(adapter, jax.tree.map(lambda _: replicated(local), adapter))
+        return replace(model, params=params, adapter=adapter)
+
+    @property
+    def low_rank(self) -> LoraConfig | None:
+        """The adapter's shape; None where all parameters are trained."""
+        return LoraConfig(**self.config.lora.to_dict()) if self.config.lora.rank else None
+
+    @property
+    def _skips(self) -> bool:
+        return self.config.data.on_bad_record == "skip"
+
+    @property
+    def _placement(self) -> Any:
+        return placement(self.config, self.mesh, self.model)
+
+    def _loop_config(self) -> LoopConfig:
+        config, rows = self.config, self.config.train.batch_size
+        return LoopConfig(
+            steps=config.train.steps,
+            batch_size=rows,
+            microbatches=max(1, rows // (config.train.microbatch_size or rows)),
+            checkpoint_every=config.checkpoint.every,
+            evaluate_every=config.evaluation.every,
+            skip_nonfinite=config.train.on_nonfinite == "skip",
+            profile=ProfileConfig(**config.profile.to_dict()),
+        )
+
+    def _tracker(self, workdir: Path, start: int, title: str) -> Tracker:
+        if not is_first():
+            return Silent()
+        config = self.config
+        wandb = WandbConfig(**config.tracking.to_dict())
+        return Tracker(
+            workdir, start, config.train.steps, config.train.batch_size, title, wandb, plain(config)
+        )
+
+    def local_method(self) -> Method:
+        """What is static in a step, traced without the mesh."""
+        method = self.method()
+        return replace(method, compute=replace(method.compute, target=None))
+
+    def method(self) -> Method:
+        """What is static in a step; to be traced under `jax.set_mesh(mesh)`."""
+        config = self.config
+        target = Target(jax.default_backend(), rows=("data", "fsdp"), heads="tensor")
+        return Method(
+            self.model.config,
+            self.recipe,
+            make_optimizer(
+                OptimizerConfig(**config.optimizer.to_dict()),
+                config.train.steps,
+                llava.table(self.model.config),
+            ),
+            config.seed,
+            Compute(**config.compute.to_dict(), target=target if self.mesh.size > 1 else None),
+            config.lora.dropout if config.lora.rank else 0.0,
+        )
+
+    def _initial(self, base: Params) -> Trained:
+        """What is trained, as it begins."""
+        low_rank = self.low_rank
+        if low_rank is None:
+            adapter, whole = None, parameters.split(base, self.config.train.frozen)[1]
+        else:
+            key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+            adapter = lora.initialise(llava.table(self.model.config), low_rank, key)
+            adapter = place(adapter, jax.tree.map(lambda _: replicated(self.mesh), adapter))
+            whole = parameters.split(base, whole_beside_adapter(low_rank, self.recipe))[0]
+        # In float32: half precision would round updates away. A copy: the step donates what it trains, and
+        # the base may be the reference still.
+        return Trained(adapter, jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), whole))
+
+    def reference(self, method: Method, base: Params) -> ReferenceCache:
+        """The reference cache, complete for the records that this run reads.
+
+        Of several processes the first writes it; all must see the folder where it lies.
+
+        Raises:
+          StaleCacheError: where there is one of another model, of other views or of other data.
+        """
+        config, encoder = self.config, self.encoder
+        known = identity(self.model, self.recipe, encoder, config.seed)
+        folder = reference_folder(config, known)
+
+        def opened() -> ReferenceCache:
+            return ReferenceCache(
+                folder,
+                known,
+                records=len(self.source),
+                candidates=len(self.recipe.candidates),
+                made=len(self.recipe.made),
+                length=encoder.max_completion_length,
+            )
+
+        if is_first():
+            cache = opened()
+        wait_for_all("reference cache begun")
+        if not is_first():
+            cache = opened()
+        wanted = [self.plan.indices(step) for step in range(config.train.steps)]
+        read = Reader(self.source, encoder)
+        rows = config.train.microbatch_size or config.train.batch_size
+        spread = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        fill(
+            cache,
+            method,
+            base,
+            np.concatenate(wanted),
+            lambda index: read.read(index, self.report, self._skips),
+            encoder,
+            math.ceil(rows / spread) * spread,
+            self.mesh,
+        )
+        wait_for_all("reference cache complete")
+        return cache if is_first() else opened()
+
+    def _held_out_batches(self) -> Iterator[Batch]:
+        """The held-out records once, in batches on the mesh; the last is filled up with rows of weight 0."""
+        if self.held_out is None:
+            return
+        rows, limit = self.config.train.batch_size, self.config.evaluation.records
+        part = local_rows(self.mesh, rows)
+        read, count = Reader(self.held_out, self.encoder), min(limit, len(self.held_out))
+        for start in range(0, count, rows):
+            encoded = [
+                read.read(index, self.report, self._skips) if index < count else None
+                for index in (start + part).tolist()
+            ]
+            # Padded to the limits: every batch has one shape, on every process.
+            limits = self.encoder.max_prompt_length, self.encoder.max_completion_length
+            yield place_batch(self.mesh, collate(encoded, self.encoder, limits), part, rows)
+
+
+def placement(config: ConfigDict, mesh: Mesh, model: Model) -> Any:
+    """Where each parameter of a model lives."""
+    axes = parameters.logical_axes(llava.table(model.config))
+    return parameter_shardings(mesh, model.params, axes, config.sharding.to_dict())
+
+
+def reference_folder(config: ConfigDict, known: Mapping[str, Any]) -> Path:
+    """Where a run's reference cache lies: beside a data file, else with the base models it belongs to."""
+    if config.reference.path:
+        return Path(config.reference.path)
+    if config.data.path:
+        return Path(f"{config.data.path}.reference") / config.recipe
+    world = {**config.world.to_dict(), "size": config.data.size, "flipped": config.data.flip_labels}
+    digest = hashlib.sha256(json.dumps([known, world], sort_keys=True).encode()).hexdigest()
+    return Path(config.base.cache) / f"reference-{config.data.source}-{digest[:10]}"
+
+
+def whole_beside_adapter(low_rank: LoraConfig, recipe: Recipe) -> str:
+    """Pattern of the parameters that are trained whole beside an adapter; a new reward head is one."""
+    patterns = [low_rank.modules_to_save, "^reward/" if recipe.sequences else ""]
+    return "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
