@@ -19,13 +19,9 @@ from vla_jax.interop import Model
 from vla_jax.models import LlamaConfig, LlavaConfig, LoraConfig, ViTConfig, llava, lora, parameters
 from vla_jax.parallel import local_rows, make_mesh, place
 from vla_jax.recipes import Recipe, available, named
+from vla_jax.training.beginning import placement, recipe_of, whole_beside_adapter
 from vla_jax.training.optimizer import OptimizerConfig
-from vla_jax.training.run import Run, placement, whole_beside_adapter
-
-
-def recipe_of(config: ConfigDict) -> Recipe:
-    """The recipe with its options."""
-    return named(config.recipe, config.options[config.recipe].to_dict())
+from vla_jax.training.run import Run
 
 
 def world_of(config: ConfigDict, image_size: int) -> WorldConfig:
@@ -116,7 +112,8 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
     mesh = make_mesh(**config.mesh.to_dict())
     local_rows(mesh, config.train.batch_size)
     if jax.process_count() == 1:
-        model = replace(model, params=place(model.params, placement(config, mesh, model)))
+        places = placement(config, mesh, model.config, model.params)
+        model = replace(model, params=place(model.params, places))
     data, world = config.data.to_dict(), world_of(config, model.config.vision.image_size)
     source = open_source(data, world)
     watched = config.evaluation

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
@@ -22,16 +21,13 @@ from vla_jax.data.loading import Reader
 from vla_jax.data.preflight import Preflight
 from vla_jax.data.reference_cache import ReferenceCache
 from vla_jax.interop import Model
-from vla_jax.models import LoraConfig, llava, lora, parameters
-from vla_jax.models.compute import Compute
+from vla_jax.models import parameters
 from vla_jax.models.parameters import Params
-from vla_jax.models.target import Target
 from vla_jax.parallel import (
     gather,
     is_first,
     local_rows,
     make_mesh,
-    parameter_shardings,
     place,
     place_batch,
     replicated,
@@ -39,11 +35,19 @@ from vla_jax.parallel import (
 )
 from vla_jax.recipes import Recipe
 from vla_jax.training.base_identity import fingerprint
+from vla_jax.training.beginning import (
+    low_rank_of,
+    method_of,
+    microbatches_of,
+    placement,
+    reads_base,
+    trained_at_first,
+)
 from vla_jax.training.checkpoints import Checkpoints
 from vla_jax.training.configuration import plain
 from vla_jax.training.held_out import HeldOut
 from vla_jax.training.loop import LoopConfig, fit
-from vla_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vla_jax.training.optimizer import OptimizerConfig, make_schedule
 from vla_jax.training.profile import ProfileConfig
 from vla_jax.training.reference import fill, identity
 from vla_jax.training.step import Method, Trained
@@ -117,14 +121,12 @@ class Run:
         base = place(self.model.params, self._placement)
         method, trained = self.method(), self._initial(base)
         reference = self.reference(method, base) if config.reference.mode == "cached" else None
-        reads_base = trained.adapter is not None or config.train.frozen
-        scores_base = self.recipe.needs_reference and reference is None
         schedule = make_schedule(OptimizerConfig(**config.optimizer.to_dict()), config.train.steps)
         rows = local_rows(self.mesh, config.train.batch_size)
         state = fit(
             method,
             method.init(trained),
-            base if reads_base or scores_base else {},
+            base if reads_base(config, self.recipe) else {},
             lambda start: self.open_batches(start, reference, rows),
             self._loop_config(),
             mesh=self.mesh,
@@ -147,23 +149,20 @@ class Run:
         trained = gather(state.trained)
         origin = "" if trained.params else self.model.origin
         changed = parameters.overlay(self.model.params, trained.params)
-        return replace(self.model, params=changed, adapter=trained.adapter, lora=self.low_rank, origin=origin)
+        return replace(
+            self.model, params=changed, adapter=trained.adapter, lora=low_rank_of(config), origin=origin
+        )
 
     def on_local_devices(self, model: Model) -> Model:
         """A model that this process can use alone: as it is or, of several processes, on its own devices."""
         if jax.process_count() == 1:
             return model
         local = make_mesh(data=1, fsdp=-1, devices=jax.local_devices())
-        params = place(model.params, placement(self.config, local, model))
+        params = place(model.params, placement(self.config, local, model.config, model.params))
         adapter = model.adapter
         if adapter is not None:
             adapter = place(adapter, jax.tree.map(lambda _: replicated(local), adapter))
         return replace(model, params=params, adapter=adapter)
-
-    @property
-    def low_rank(self) -> LoraConfig | None:
-        """The adapter's shape; None where all parameters are trained."""
-        return LoraConfig(**self.config.lora.to_dict()) if self.config.lora.rank else None
 
     @property
     def _skips(self) -> bool:
@@ -171,14 +170,14 @@ class Run:
 
     @property
     def _placement(self) -> Any:
-        return placement(self.config, self.mesh, self.model)
+        return placement(self.config, self.mesh, self.model.config, self.model.params)
 
     def _loop_config(self) -> LoopConfig:
-        config, rows = self.config, self.config.train.batch_size
+        config = self.config
         return LoopConfig(
             steps=config.train.steps,
-            batch_size=rows,
-            microbatches=max(1, rows // (config.train.microbatch_size or rows)),
+            batch_size=config.train.batch_size,
+            microbatches=microbatches_of(config),
             checkpoint_every=config.checkpoint.every,
             evaluate_every=config.evaluation.every,
             skip_nonfinite=config.train.on_nonfinite == "skip",
@@ -201,34 +200,13 @@ class Run:
 
     def method(self) -> Method:
         """What is static in a step; to be traced under `jax.set_mesh(mesh)`."""
-        config = self.config
-        target = Target(jax.default_backend(), rows=("data", "fsdp"), heads="tensor")
-        return Method(
-            self.model.config,
-            self.recipe,
-            make_optimizer(
-                OptimizerConfig(**config.optimizer.to_dict()),
-                config.train.steps,
-                llava.table(self.model.config),
-            ),
-            config.seed,
-            Compute(**config.compute.to_dict(), target=target if self.mesh.size > 1 else None),
-            config.lora.dropout if config.lora.rank else 0.0,
-        )
+        return method_of(self.config, self.model.config, self.recipe, jax.default_backend(), self.mesh)
 
     def _initial(self, base: Params) -> Trained:
         """What is trained, as it begins."""
-        low_rank = self.low_rank
-        if low_rank is None:
-            adapter, whole = None, parameters.split(base, self.config.train.frozen)[1]
-        else:
-            key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-            adapter = lora.initialise(llava.table(self.model.config), low_rank, key)
-            adapter = place(adapter, jax.tree.map(lambda _: replicated(self.mesh), adapter))
-            whole = parameters.split(base, whole_beside_adapter(low_rank, self.recipe))[0]
-        # In float32: half precision would round updates away. A copy: the step donates what it trains, and
-        # the base may be the reference still.
-        return Trained(adapter, jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), whole))
+        trained = trained_at_first(self.config, self.model.config, self.recipe, base)
+        replicate = jax.tree.map(lambda _: replicated(self.mesh), trained.adapter)
+        return trained._replace(adapter=place(trained.adapter, replicate))
 
     def reference(self, method: Method, base: Params) -> ReferenceCache:
         """The reference cache, complete for the records that this run reads.
@@ -291,12 +269,6 @@ class Run:
             yield place_batch(self.mesh, collate(encoded, self.encoder, limits), part, rows)
 
 
-def placement(config: ConfigDict, mesh: Mesh, model: Model) -> Any:
-    """Where each parameter of a model lives."""
-    axes = parameters.logical_axes(llava.table(model.config))
-    return parameter_shardings(mesh, model.params, axes, config.sharding.to_dict())
-
-
 def reference_folder(config: ConfigDict, known: Mapping[str, Any]) -> Path:
     """Where a run's reference cache lies: beside a data file, else with the base models it belongs to."""
     if config.reference.path:
@@ -306,9 +278,3 @@ def reference_folder(config: ConfigDict, known: Mapping[str, Any]) -> Path:
     world = {**config.world.to_dict(), "size": config.data.size, "flipped": config.data.flip_labels}
     digest = hashlib.sha256(json.dumps([known, world], sort_keys=True).encode()).hexdigest()
     return Path(config.base.cache) / f"reference-{config.data.source}-{digest[:10]}"
-
-
-def whole_beside_adapter(low_rank: LoraConfig, recipe: Recipe) -> str:
-    """Pattern of the parameters that are trained whole beside an adapter; a new reward head is one."""
-    patterns = [low_rank.modules_to_save, "^reward/" if recipe.sequences else ""]
-    return "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
