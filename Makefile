@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table convert-7b data flops views step-vs-trl lint format clean
+.PHONY: demo test smoke table convert-7b data flops views step-vs-trl gpu lint format clean
 .DEFAULT_GOAL := test
 
 # Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
@@ -42,6 +42,9 @@ views: $(READY_DEMO)
 
 step-vs-trl: $(READY_TEST)
 	$(BIN)/python -m benchmarks.step_vs_trl
+
+gpu: $(READY_TEST)
+	$(BIN)/python -m benchmarks.gpu
 
 test: $(READY_TEST)
 	$(PYTEST) -n $(PYTEST_WORKERS) --dist=loadfile $(PYTEST_ARGS)

@@ -17,11 +17,11 @@ from vla_jax.data.batches import Kept, collate
 from vla_jax.data.images import Pixels
 from vla_jax.interop import Model, import_model
 from vla_jax.interop.peft import is_adapter, read_adapter
-from vla_jax.models import LoraConfig, llava, lora
+from vla_jax.models import LlavaConfig, LoraConfig, llava, lora
 from vla_jax.models.compute import Compute
 from vla_jax.models.lora import Adapter
 from vla_jax.parallel import make_mesh, replicated
-from vla_jax.recipes import named
+from vla_jax.recipes import Recipe, named
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vla_jax.training.step import Method, Metrics, Trained, make_step
 
@@ -43,18 +43,8 @@ class Trainer:
     def __init__(self, settings: Settings, cached: bool):
         mesh = make_mesh(devices=jax.devices()[:1])
         self.model = import_model(settings.checkpoint, str(settings.checkpoint), mesh)
-        config, table = self.model.config, llava.table(self.model.config)
-        optimizer = OptimizerConfig(
-            learning_rate=settings.learning_rate,
-            schedule="constant",
-            warmup_ratio=0.0,
-            beta1=settings.beta1,
-            beta2=settings.beta2,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-        )
-        recipe = named("dpo", {"beta": settings.beta})
-        method = Method(config, recipe, make_optimizer(optimizer, settings.steps, table), 0, COMPUTE)
+        config = self.model.config
+        method = make_method(config, named("dpo", {"beta": settings.beta}), settings, COMPUTE)
         start = method.init(Trained(first_adapter(self.model, settings), {}))
         # Placed as a step's own result is: else the second step would be compiled once more.
         self.state = jax.device_put(start, replicated(mesh))
@@ -120,6 +110,20 @@ def serve(connection: Connection, settings: Settings, cached: bool) -> None:
     connection.send(peak_bytes())
 
 
+def make_method(config: LlavaConfig, recipe: Recipe, settings: Settings, compute: Compute) -> Method:
+    """The recipe with the optimizer that the comparison asks for."""
+    optimizer = OptimizerConfig(
+        learning_rate=settings.learning_rate,
+        schedule="constant",
+        warmup_ratio=0.0,
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+    )
+    return Method(config, recipe, make_optimizer(optimizer, settings.steps, llava.table(config)), 0, compute)
+
+
 def first_adapter(model: Model, settings: Settings) -> Adapter:
     """The adapter that the other side wrote; where it did not run, one drawn here."""
     table = llava.table(model.config)
@@ -138,7 +142,9 @@ def with_reference(method: Method, model: Model, batches: Sequence[Batch]) -> li
     ]
 
 
-def prepared(model: Model, settings: Settings) -> tuple[list[Batch], float]:
+def prepared(
+    model: Model, settings: Settings, length_multiple: int = LENGTH_MULTIPLE
+) -> tuple[list[Batch], float]:
     """The batches in the order of their pairs, and how long one takes to make."""
     records = [
         Record(pair.key, (Pixels(pair.image),), pair.question, {CHOSEN: pair.chosen, REJECTED: pair.rejected})
@@ -151,7 +157,7 @@ def prepared(model: Model, settings: Settings) -> tuple[list[Batch], float]:
         (CHOSEN, REJECTED),
         max_prompt_length=1024,
         max_completion_length=1024,
-        length_multiple=LENGTH_MULTIPLE,
+        length_multiple=length_multiple,
     )
     batches, seconds = [], []
     for start in range(0, len(records), settings.pairs):

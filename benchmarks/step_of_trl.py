@@ -54,8 +54,7 @@ def serve(connection: Connection, settings: Settings) -> None:
     torch.set_num_threads(2)
     transformers.logging.set_verbosity_error()
     callback = OnRequest(connection)
-    trainer = _trainer(settings, callback)
-    trainer.remove_callback(transformers.PrinterCallback)
+    trainer = make_trainer(settings, callback, str(settings.checkpoint), bf16=False, use_cpu=True)
     if settings.adapter.is_dir():
         peft.set_peft_model_state_dict(trainer.model, peft.load_peft_weights(str(settings.adapter)))
     else:
@@ -70,7 +69,15 @@ def serve(connection: Connection, settings: Settings) -> None:
     connection.send(peak_bytes())
 
 
-def _trainer(settings: Settings, callback: TrainerCallback) -> DPOTrainer:
+def make_trainer(settings: Settings, callback: TrainerCallback, model: Any, **options: Any) -> DPOTrainer:
+    """TRL's trainer, which prints nothing by itself.
+
+    Args:
+      settings: of the comparison.
+      callback: holds it or takes its times.
+      model: one of transformers', or a folder.
+      options: further ones of `DPOConfig`.
+    """
     config = DPOConfig(
         output_dir=str(settings.adapter.parent / "trl"),
         beta=settings.beta,
@@ -86,16 +93,15 @@ def _trainer(settings: Settings, callback: TrainerCallback) -> DPOTrainer:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         gradient_checkpointing=settings.gradient_checkpointing,
-        bf16=False,
-        use_cpu=True,
         logging_steps=1,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        **options,
     )
-    return DPOTrainer(
-        model=str(settings.checkpoint),
+    trainer = DPOTrainer(
+        model=model,
         args=config,
         train_dataset=_dataset(make_pairs(settings.steps * settings.pairs)),
         processing_class=transformers.AutoProcessor.from_pretrained(settings.checkpoint),
@@ -104,6 +110,8 @@ def _trainer(settings: Settings, callback: TrainerCallback) -> DPOTrainer:
         ),
         callbacks=[callback],
     )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
 
 
 def _dataset(pairs: list[Pair]) -> datasets.Dataset:

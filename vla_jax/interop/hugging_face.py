@@ -138,13 +138,18 @@ def export_model(
     tensors = weights.tensors(llava.table(model.config), model.params, model.adapter)
     with whole_folder(path, sum(tensor.num_bytes for tensor in tensors)) as folder:
         write(folder, tensors, max_file_bytes=max_file_bytes, progress=progress)
-        for name, content in model.files.items():
-            (folder / name).write_bytes(content)
-        _write_json(folder / _CONFIG, _exported_config(model))
-        if not model.files:
-            model.tokenizer.save_pretrained(folder)
-            _write_processor(folder, model)
-            _write_json(folder / _GENERATION, _token_ids(model.tokenizer))
+        export_all_but_weights(folder, model)
+
+
+def export_all_but_weights(folder: Path, model: Model) -> None:
+    """Writes configuration, tokenizer and processor into a folder; parameters may be abstract."""
+    for name, content in model.files.items():
+        (folder / name).write_bytes(content)
+    _write_json(folder / _CONFIG, _exported_config(model))
+    if not model.files:
+        model.tokenizer.save_pretrained(folder)
+        _write_processor(folder, model)
+        _write_json(folder / _GENERATION, _token_ids(model.tokenizer))
 
 
 def export_adapter(path: Path, model: Model) -> None:
