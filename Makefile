@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table convert-7b data flops views step-vs-trl gpu lint format clean
+.PHONY: demo test smoke table convert-7b data flops pods views step-vs-trl gpu lint format clean
 .DEFAULT_GOAL := test
 
 # Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
@@ -36,6 +36,9 @@ data: $(READY_TEST)
 
 flops: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.flops
+
+pods: $(READY_TEST)
+	$(BIN)/python -m benchmarks.pods
 
 views: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.views
@@ -105,5 +108,5 @@ $(READY_TEST): requirements.txt pyproject.toml
 	$(call begin,$@,the library with its test tools (two minutes the first time))
 	@$(PIP) "$$($(BIN)/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["parity"])')"
-	@$(PIP) -e '.[test,trl]'
+	@$(PIP) -e '.[test,trl,pods]'
 	$(finish)

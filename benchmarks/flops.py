@@ -12,15 +12,13 @@ tower, logits at every position, and the reference scored in the step.
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Jaxpr
-from jax.interpreters import partial_eval
 from tqdm import tqdm
 
 from vla_jax.data import Batch
@@ -31,55 +29,12 @@ from vla_jax.objectives import plackett_luce
 from vla_jax.recipes import Objective, Recipe, named
 from vla_jax.recipes.recipe import original, per_example
 from vla_jax.scoring import Candidate, Scores
+from vla_jax.training.flops import program_flops
 from vla_jax.training.step import Method, Trained, gradients_and_metrics
 
 IMAGE, PROMPT, ANSWER = 576, 60, 150
 BUCKET = 128
 TERA = 1e12
-
-
-def matrix_flops(jaxpr: Jaxpr) -> int:
-    """FLOPs of the matrix products and convolutions of a program, those of loops times their trips.
-
-    Raises:
-      ValueError: at a loop whose trips are not known; a branch counts as its dearest side.
-    """
-    total = 0
-    for equation in jaxpr.eqns:
-        name, sizes = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = sizes["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            inner = math.prod(left[axis] for axis in contracted)
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * inner
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            outputs = kernel[sizes["dimension_numbers"].rhs_spec[0]]
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
-        elif name == "cond":
-            total += max(matrix_flops(branch.jaxpr) for branch in sizes["branches"])
-        else:
-            trips = sizes["length"] if name == "scan" else 1
-            inner = sum(matrix_flops(program) for program in _inside(sizes))
-            if name == "while" and inner:
-                raise ValueError("a while loop holds matrix products: its trips are not in the program")
-            total += trips * inner
-    return total
-
-
-def _inside(sizes: dict[str, Any]) -> Iterator[Jaxpr]:
-    for value in sizes.values():
-        for program in value if isinstance(value, tuple | list) else (value,):
-            program = getattr(program, "jaxpr", program)
-            if hasattr(program, "eqns"):
-                yield program
-
-
-def program_flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """FLOPs of a function of abstract arrays, without what none of its outputs needs."""
-    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
-    needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return matrix_flops(needed)
 
 
 def step_flops(

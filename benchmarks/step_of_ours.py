@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.flops import program_flops
 from benchmarks.step_inputs import Read, Ready, Settings, Step, make_pairs, peak_bytes
 from vla_jax.data import CHOSEN, REJECTED, Batch, Encoder, Record
 from vla_jax.data.batches import Kept, collate
@@ -22,6 +21,7 @@ from vla_jax.models.compute import Compute
 from vla_jax.models.lora import Adapter
 from vla_jax.parallel import make_mesh, replicated
 from vla_jax.recipes import Recipe, named
+from vla_jax.training.flops import program_flops
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vla_jax.training.step import Method, Metrics, Trained, make_step
 

@@ -11,13 +11,15 @@ from vla_jax.parallel.mesh import (
     make_mesh,
     parameter_shardings,
     replicated,
+    rows_apart,
 )
-from vla_jax.parallel.placing import gather, local_rows, on_mesh, place, place_batch
+from vla_jax.parallel.placing import check_rows, gather, local_rows, on_mesh, place, place_batch
 from vla_jax.parallel.processes import connect, end_alone, is_first, wait_for_all
 
 __all__ = [
     "RULES",
     "batch_sharding",
+    "check_rows",
     "check_rules",
     "connect",
     "end_alone",
@@ -30,5 +32,6 @@ __all__ = [
     "place",
     "place_batch",
     "replicated",
+    "rows_apart",
     "wait_for_all",
 ]

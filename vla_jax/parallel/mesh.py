@@ -46,6 +46,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def rows_apart(mesh: Mesh) -> int:
+    """Over how many parts of the mesh rows of a batch are spread."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def check_rules(rules: Mapping[str, str]) -> None:
     """Refuses rules that name no axis of a mesh.
 

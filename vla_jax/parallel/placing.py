@@ -8,7 +8,21 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Int
 
-from vla_jax.parallel.mesh import batch_sharding, replicated
+from vla_jax.parallel.mesh import batch_sharding, replicated, rows_apart
+
+
+def check_rows(mesh: Mesh, batch_size: int) -> None:
+    """Refuses a batch whose rows cannot be spread evenly.
+
+    Raises:
+      ValueError: says what to set.
+    """
+    spread = rows_apart(mesh)
+    if batch_size % spread:
+        raise ValueError(
+            f"a batch of {batch_size} rows cannot be spread over data={mesh.shape['data']} x "
+            f"fsdp={mesh.shape['fsdp']} devices; make train.batch_size a multiple of {spread}"
+        )
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " p"]:
@@ -17,12 +31,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " p"]:
     Raises:
       ValueError: where the rows cannot be spread evenly.
     """
-    spread = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % spread:
-        raise ValueError(
-            f"a batch of {batch_size} rows cannot be spread over data={mesh.shape['data']} x "
-            f"fsdp={mesh.shape['fsdp']} devices; make train.batch_size a multiple of {spread}"
-        )
+    check_rows(mesh, batch_size)
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 

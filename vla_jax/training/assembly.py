@@ -108,7 +108,7 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
     recipe = recipe_of(config)
     if recipe.sequences and not model.config.reward_head:
         model = _with_reward_head(model, config.seed)
-    _check_model(config, model, recipe)
+    check_model(config, model, recipe)
     mesh = make_mesh(**config.mesh.to_dict())
     local_rows(mesh, config.train.batch_size)
     if jax.process_count() == 1:
@@ -134,7 +134,7 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
     return Run(config, mesh, model, recipe, source, held_out, encoder, plan, report, found)
 
 
-def _check_model(config: ConfigDict, model: Model, recipe: Recipe) -> None:
+def check_model(config: ConfigDict, model: Model, recipe: Recipe) -> None:
     """Refuses a model that the recipe cannot train as it is asked to.
 
     Raises:

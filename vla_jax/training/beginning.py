@@ -11,7 +11,7 @@ from vla_jax.models import LlavaConfig, LoraConfig, llava, lora, parameters
 from vla_jax.models.compute import Compute
 from vla_jax.models.parameters import Params
 from vla_jax.models.target import Target
-from vla_jax.parallel import parameter_shardings
+from vla_jax.parallel import parameter_shardings, rows_apart
 from vla_jax.recipes import Recipe, named
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vla_jax.training.step import Method, Trained
@@ -89,7 +89,8 @@ def reads_base(config: ConfigDict, recipe: Recipe) -> bool:
     return bool(config.lora.rank or config.train.frozen or scores_reference)
 
 
-def microbatches_of(config: ConfigDict) -> int:
-    """In how many parts a batch goes through the model."""
-    rows = config.train.batch_size
-    return max(1, rows // (config.train.microbatch_size or rows))
+def microbatches_of(config: ConfigDict, mesh: Mesh) -> int:
+    """In how many parts a batch goes through the model: each a row or more of every device's."""
+    rows, apart = config.train.batch_size, rows_apart(mesh)
+    most = max(config.train.microbatch_size or rows, apart)
+    return min(parts for parts in range(1, rows + 1) if rows % (parts * apart) == 0 and rows // parts <= most)

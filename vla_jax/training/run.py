@@ -31,6 +31,7 @@ from vla_jax.parallel import (
     place,
     place_batch,
     replicated,
+    rows_apart,
     wait_for_all,
 )
 from vla_jax.recipes import Recipe
@@ -177,7 +178,7 @@ class Run:
         return LoopConfig(
             steps=config.train.steps,
             batch_size=config.train.batch_size,
-            microbatches=microbatches_of(config),
+            microbatches=microbatches_of(config, self.mesh),
             checkpoint_every=config.checkpoint.every,
             evaluate_every=config.evaluation.every,
             skip_nonfinite=config.train.on_nonfinite == "skip",
@@ -238,7 +239,7 @@ class Run:
         wanted = [self.plan.indices(step) for step in range(config.train.steps)]
         read = Reader(self.source, encoder)
         rows = config.train.microbatch_size or config.train.batch_size
-        spread = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        spread = rows_apart(self.mesh)
         fill(
             cache,
             method,
