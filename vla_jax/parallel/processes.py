@@ -1,9 +1,10 @@
 """One run in several processes: how they find each other, and what only one of them does."""
 
-import glob
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -46,12 +47,13 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> Non
     )
 
 
-def _started_together(environment: Mapping[str, str]) -> bool:
+def _started_together(environment: Mapping[str, str], devices: Path = Path("/dev")) -> bool:
     """Whether there is a scheduler that says so, or a TPU, whose hosts know each other."""
     sizes = [environment.get(name, "") for name in _SIZES]
     several = any(size.isdigit() and int(size) > 1 for size in sizes)
-    # Of the chips that a TPU host sees.
-    has_tpu = bool(glob.glob("/dev/accel*") or "TPU_WORKER_HOSTNAMES" in environment)
+    # Chips up to v4 are devices of their own; newer ones look like any that is handed through to a program.
+    chips = [*devices.glob("accel*"), *(devices.glob("vfio/[0-9]*") if find_spec("libtpu") else ())]
+    has_tpu = bool(chips) or "TPU_WORKER_HOSTNAMES" in environment
     return several or (has_tpu and environment.get("JAX_PLATFORMS", "tpu") != "cpu")
 
 
