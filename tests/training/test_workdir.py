@@ -1,5 +1,7 @@
 """A working directory belongs to one configuration."""
 
+from pathlib import Path
+
 import pytest
 
 from vla_jax.training.configuration import default_config
@@ -31,6 +33,13 @@ def test_a_path_that_cannot_be_made_is_an_error_of_ours(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="cannot be written"):
         claim(tmp_path / "file" / "run", default_config())
+
+
+def test_an_object_store_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkdirError, match="not to an object store"):
+        claim(Path("gs://bucket/run"), default_config())
+    assert not list(tmp_path.iterdir())
 
 
 def test_json_that_cannot_be_written_leaves_nothing(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ def check_free(path: Path, config: ConfigDict) -> list[str]:
       In what a run that it holds was computed otherwise than it would be now.
 
     Raises:
-      WorkdirError: where it belongs to another configuration (the differences are named) or holds something
-        else.
+      WorkdirError: where it belongs to another configuration (the differences are named), holds something
+        else, or is in an object store.
     """
+    # A path has one slash of "gs://" left, and would be a folder named "gs:" here.
+    if re.match(r"[a-z0-9]{2,}:/", str(path)):
+        raise WorkdirError(
+            f"{path}: a run goes to a folder, not to an object store; take a --workdir on shared storage"
+        )
     record = path / _RECORD
     if record.is_file():
         changes, how = changes_since(_recorded(record), config)
