@@ -59,6 +59,7 @@ lint: $(READY_TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources launch/*.sh .ci/run
 
 format: $(READY_TEST)
 	$(BIN)/ruff check --fix .
