@@ -1,6 +1,7 @@
 """A small model's step, compiled for a TPU pod that is not there."""
 
 import math
+import os
 from importlib.util import find_spec
 
 import jax
@@ -107,4 +108,6 @@ def test_a_grid_that_no_pod_has_is_refused_in_one_line():
 @needs_libtpu
 @pytest.mark.parametrize("topology, chips", [("v4:2x2x1", 4), ("v5p:2x2x1", 4), ("v6e:2x4", 8)])
 def test_a_chip_is_one_device(topology, chips):
+    before = dict(os.environ)
     assert len(devices_of(topology)) == chips
+    assert dict(os.environ) == before

@@ -82,7 +82,9 @@ def default_config() -> ConfigDict:
             "train": {
                 "steps": 1000,
                 "batch_size": 32,
-                "microbatch_size": 0,  # most rows that go through the model at once; 0 takes the whole batch
+                # Most rows that go through the model at once, though at least one of every device's; 0 takes
+                # the whole batch.
+                "microbatch_size": 0,
                 "frozen": "",  # regular expression: parameters whose path matches are left as they are
                 # A metric that is not finite: stop, the last checkpoint stands; or skip the step, which is
                 # logged as skipped_steps, and stop after ten in a row.

@@ -58,18 +58,24 @@ def devices_of(topology: str) -> list[Any]:
       ValueError: where there is no such pod, or no libtpu.
     """
     chip = chip_of(topology)
-    for name, value in _NO_TPU.items():
-        os.environ.setdefault(name, value)
+    added = {name: value for name, value in _NO_TPU.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **dict(chip.settings))
     except Exception as error:
         raise ValueError(f"topology {topology!r}: {str(error).splitlines()[0]}") from error
+    finally:
+        # What this process starts would take itself for a TPU's host.
+        for name in added:
+            del os.environ[name]
     return list(found.devices)
 
 
-# No TPU is looked for, on this machine or by way of the network, and others may use libtpu meanwhile.
+# No TPU is looked for, on this machine or by way of the network, and others may use libtpu meanwhile. Any
+# type will do: the topology says what is compiled for.
 _NO_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v4-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
