@@ -14,8 +14,9 @@ from vla_jax.data.anyres import layout as anyres_layout
 from vla_jax.data.changes import changed_tokens
 from vla_jax.data.chat import ChatTemplate, user_message
 from vla_jax.data.image_processing import ImageProcessor
-from vla_jax.data.images import Pixels, UnreadableImageError
+from vla_jax.data.images import Pixels
 from vla_jax.data.key_object import CUT_OFF, KeyObject, has_area, key_object
+from vla_jax.data.rows import record_errors
 from vla_jax.data.schema import CHOSEN, Box, DataError, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
 
@@ -97,10 +98,8 @@ class Encoder:
             read, there are too many of them, or the prompt has no place for them or is too long.
         """
         self._check_count(record, source)
-        try:
+        with record_errors(source, record.key):
             images = tuple(Pixels(image.pixels(), image.name) for image in record.images)
-        except UnreadableImageError as error:
-            raise DataError(source, record.key, error.problem, error.remedy) from None
         sizes = [image.size for image in images]
         prefix, encoded = self._texts(record, sizes, source)
         tiles = [self.processor(image.array) for image in images]
@@ -130,14 +129,12 @@ class Encoder:
           DataError: as `encode` does, but for an image whose header can be read and whose pixels cannot.
         """
         self._check_count(record, source)
-        try:
+        with record_errors(source, record.key):
             # Only where images are cut into tiles does their size say how many tokens they take.
             sizes = [
                 image.size if self.processor.pinpoints else self.processor.tile_size
                 for image in record.images
             ]
-        except UnreadableImageError as error:
-            raise DataError(source, record.key, error.problem, error.remedy) from None
         prefix, encoded = self._texts(record, sizes, source)
         longest = max((len(ids) for ids, _ in encoded), default=1)
         return len(prefix), min(longest, self.max_completion_length)

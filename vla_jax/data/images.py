@@ -1,9 +1,7 @@
 """Images as they lie in data sets: files, bytes inside another file, arrays; decoded when somebody looks."""
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,17 +14,6 @@ from PIL import ExifTags, Image, ImageOps
 # PIL's own limit, from which on it warns of a decompression bomb: a quarter of a gigabyte as RGB.
 MAX_PIXELS = 89_478_485
 
-# What PIL raises at files that are no image, or a broken one; its decoders let through what they stumble on.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 # Orientations that exchange rows and columns.
 _LYING = {5, 6, 7, 8}
 
@@ -163,23 +150,26 @@ def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError:
         raise UnreadableImageError(f"names an image that is missing: {name}", "restore the file") from None
-    except _UNREADABLE as error:
+    except Exception as error:
+        # Decoders let through what they stumble on: of every kind, down to faults of their own.
         reason = str(error) or type(error).__name__
         raise UnreadableImageError(f"names an image that cannot be read: {name} ({reason})") from None
 
 
 def _size(file: Path | io.BytesIO, name: str) -> tuple[int, int]:
     with _opened(file, name) as image:
-        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+        # Of TIFF the size is the upright one already.
+        lying = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _LYING
         return (image.width, image.height) if lying else (image.height, image.width)
 
 
 def _decoded(file: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "y x 3"]:
     """The first frame, upright, as RGB; transparency is dropped, as the processors of transformers do."""
     with _opened(file, name) as image:
-        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-            return np.repeat(_narrowed(np.asarray(image), name)[..., None], 3, axis=2)
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):
+            return np.repeat(_narrowed(np.asarray(upright), name)[..., None], 3, axis=2)
+        return np.asarray(upright.convert("RGB"))
 
 
 def _narrowed(wide: np.ndarray, name: str) -> UInt8[np.ndarray, "y x"]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vla_jax.data.images import UnreadableImageError
+from vla_jax.data.rows import record_errors
 from vla_jax.data.schema import DataError, Record, Source
 
 
@@ -22,6 +22,7 @@ class Inspection:
       sizes: (height, width) of every image.
       objects: how many records name objects, give boxes, give masks.
       repeated_images: images that are the same to the byte as one before.
+      empty_rows: rows of the file that hold no record, as those of VLFeedback without a pair.
     """
 
     looked_at: int = 0
@@ -32,6 +33,7 @@ class Inspection:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     objects: Counter[str] = field(default_factory=Counter)
     repeated_images: int = 0
+    empty_rows: int = 0
 
     def add(self, record: Record) -> None:
         """Counts a record whose images can be read."""
@@ -59,6 +61,7 @@ class Inspection:
         """All of it as lines of text."""
         rows = [
             ("records", f"{self.good:,} good, {len(self.bad):,} bad, of {self.looked_at:,} looked at"),
+            ("rows without any", f"{self.empty_rows:,}"),
             ("images a record", _counted(self.images)),
             ("turns a record", _counted(self.turns)),
             (
@@ -92,21 +95,19 @@ def inspect(
       progress: called with the number of records after each.
       seen: shown each good record.
     """
-    found, before = Inspection(), set()
+    found, before = Inspection(empty_rows=getattr(source, "empty_rows", 0)), set()
     for index in range(len(source)):
         found.looked_at += 1
         try:
             record = source[index]
             sizes, prints = [], []
-            for image in record.images:
-                image.pixels()
-                sizes.append(image.size)
-                prints.append(hashlib.sha256(image.encoded()).digest())
+            with record_errors(getattr(source, "name", "data"), record.key):
+                for image in record.images:
+                    image.pixels()
+                    sizes.append(image.size)
+                    prints.append(hashlib.sha256(image.encoded()).digest())
         except DataError as error:
             found.bad.append(error)
-        except UnreadableImageError as error:
-            name = getattr(source, "name", "data")
-            found.bad.append(DataError(name, record.key, error.problem, error.remedy))
         else:
             found.add(record)
             found.sizes += sizes

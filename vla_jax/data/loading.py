@@ -18,6 +18,7 @@ from vla_jax.data.batches import Batch, Kept, collate
 from vla_jax.data.encoding import Encoded, Encoder, stamp
 from vla_jax.data.plan import BatchPlan
 from vla_jax.data.record_report import RecordReport, Seen
+from vla_jax.data.rows import record_errors
 from vla_jax.data.schema import DataError, Source
 
 # (indices, stamps, response length) -> what the reference said of these records.
@@ -60,7 +61,9 @@ class Reader:
         Raises:
           DataError: where it cannot be used.
         """
-        return self.encoder.encode(self.source[index], self._name)
+        record = self.source[index]
+        with record_errors(self._name, record.key):
+            return self.encoder.encode(record, self._name)
 
     def lengths(self, index: int) -> tuple[int, int]:
         """Tokens of a record's prompt and of its longest response; see `Encoder.lengths`.
@@ -68,7 +71,9 @@ class Reader:
         Raises:
           DataError: where it cannot be used.
         """
-        return self.encoder.lengths(self.source[index], self._name)
+        record = self.source[index]
+        with record_errors(self._name, record.key):
+            return self.encoder.lengths(record, self._name)
 
     @property
     def _name(self) -> str:

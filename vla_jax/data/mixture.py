@@ -36,6 +36,11 @@ class Mixture:
     def __len__(self) -> int:
         return self._ends[-1]
 
+    @property
+    def empty_rows(self) -> int:
+        """Rows of all sources that hold no record."""
+        return sum(source.empty_rows for source in self._sources)
+
     def __getitem__(self, index: int) -> Record:
         """A record of one of the sources.
 

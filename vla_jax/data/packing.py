@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_jax.data.formats.packed import row_of
-from vla_jax.data.images import UnreadableImageError
+from vla_jax.data.rows import record_errors
 from vla_jax.data.schema import DataError, Record, Source
 
 
@@ -69,11 +69,9 @@ def pack(
 
 
 def _whole(record: Record, source: str) -> Record:
-    try:
+    with record_errors(source, record.key):
         for image in record.images:
             image.pixels()
-    except UnreadableImageError as error:
-        raise DataError(source, record.key, error.problem, error.remedy) from None
     return record
 
 

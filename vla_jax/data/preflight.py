@@ -24,6 +24,7 @@ class Preflight:
       responses: tokens of each response before it is cut, by role.
       without_image: records without an image.
       repeated_images: records whose images look to the model like those of a record before.
+      empty_rows: rows of the files that hold no record, as those of VLFeedback without a pair.
     """
 
     records: int
@@ -32,6 +33,7 @@ class Preflight:
     responses: dict[str, list[int]] = field(default_factory=dict)
     without_image: int = 0
     repeated_images: int = 0
+    empty_rows: int = 0
     _prints: set[bytes] = field(default_factory=set, repr=False)
 
     def saw(self, encoded: Encoded, roles: Sequence[str]) -> None:
@@ -57,6 +59,7 @@ class Preflight:
         looked_at = len(self.prompts) + bad
         rows = [
             ("records", f"{self.records:,}, of which {looked_at:,} were read; {bad:,} bad"),
+            ("rows without any", f"{self.empty_rows:,}"),
             ("prompt tokens", f"{_spread(self.prompts)}, limit {encoder.max_prompt_length}"),
             ("of images", _spread(self.images)),
         ]
@@ -84,7 +87,7 @@ def preflight(reader: Reader, report: RecordReport, skip: bool, most: int) -> Pr
     Raises:
       DataError: at a bad record, unless they are skipped, and at one too many.
     """
-    found = Preflight(len(reader.source))
+    found = Preflight(len(reader.source), empty_rows=getattr(reader.source, "empty_rows", 0))
     indices = sample(len(reader.source), most)
     every = 0.1 if sys.stderr.isatty() else 10
     # Of a few, a bar would only flicker.

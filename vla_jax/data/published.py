@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from vla_jax.data.formats import Format
-from vla_jax.data.images import ImageBytes, ImageFile, Pixels, UnreadableImageError
+from vla_jax.data.images import ImageBytes, ImageFile, Pixels
 from vla_jax.data.opening import open_rows
-from vla_jax.data.rows import RowError
+from vla_jax.data.rows import RowError, record_errors, row_errors
 from vla_jax.data.schema import DataError, Picture, Record
 
 # What a person may have meant to say; a longer one is a broken file, and would hold a tokenizer for seconds.
@@ -26,31 +26,36 @@ class Published:
     """Random access to the records of one published file; images are decoded when somebody looks at them.
 
     Args:
-      path: the file or folder; see `rows.open_rows`.
+      path: the file or folder; see `opening.open_rows`.
       format: its layout; see formats/.
       images: the folder that its image paths start from; by default the one that holds the file.
 
     Raises:
-      DataError: where the file is missing or holds no row.
+      DataError: where the file is missing or holds no record.
     """
 
     def __init__(self, path: str | Path, format: Format, images: str | Path = ""):
         self.name, self._format = str(path), format
         self._rows = open_rows(path)
-        if not len(self._rows):
-            raise DataError(
-                self.name, "whole file", "there is no usable record in it", "see whether it is whole"
-            )
         where = Path(path)
         self._images = Path(images) if images else where if where.is_dir() else where.parent
         # Where the records of each row begin; a row that cannot be counted is one record, and bad.
         self._starts = (
             None if format.count is None else [0, *itertools.accumulate(self._counts(format.count))]
         )
+        if not len(self):
+            raise DataError(
+                self.name, "whole file", "there is no usable record in it", "see whether it is whole"
+            )
         self._repeated = self._find_repeated(format.identifier) if format.identifier else {}
 
     def __len__(self) -> int:
         return len(self._rows) if self._starts is None else self._starts[-1]
+
+    @property
+    def empty_rows(self) -> int:
+        """Rows that are sound and hold no record, as one does whose answers are all rated alike."""
+        return 0 if self._starts is None else sum(a == b for a, b in itertools.pairwise(self._starts))
 
     def __getitem__(self, index: int) -> Record:
         """A record; its images have not been opened.
@@ -62,7 +67,7 @@ class Published:
             raise IndexError(f"{self.name} has {len(self)} records; there is no record {index}")
         row, part = self._place(index)
         place = self._rows.place(row)
-        try:
+        with record_errors(self.name, self._part_of(place, row, part)):
             if row in self._repeated:
                 first = self._rows.place(self._repeated[row])
                 raise RowError(
@@ -70,8 +75,6 @@ class Published:
                 )
             record = self._format.records(self._rows[row], self._picture)[part]
             check_values(record)
-        except (RowError, UnreadableImageError) as error:
-            raise DataError(self.name, place, error.problem, error.remedy) from None
         if self._format.keyed:
             return record
         return replace(record, key=f"{place}, {record.key}" if record.key else place)
@@ -95,7 +98,8 @@ class Published:
     def _counts(self, count: Any) -> Iterator[int]:
         for row in range(len(self._rows)):
             try:
-                yield count(self._rows[row])
+                with row_errors():
+                    yield count(self._rows[row])
             except RowError:
                 yield 1
 
@@ -106,12 +110,17 @@ class Published:
         row = bisect.bisect_right(self._starts, index) - 1
         return row, index - self._starts[row]
 
+    def _part_of(self, place: str, row: int, part: int) -> str:
+        """What an error calls a record: each of a row's bad ones counts."""
+        several = 1 if self._starts is None else self._starts[row + 1] - self._starts[row]
+        return place if several == 1 else f"{place}, record {part + 1} of {several}"
+
     def _find_repeated(self, field: str) -> dict[int, int]:
-        """Row -> the row before it with the same identifier."""
+        """Row -> the row before it with the same identifier; what is neither text nor number is none."""
         first: dict[Any, int] = {}
         repeated = {}
         for row, value in enumerate(self._rows.column(field)):
-            if value is not None and first.setdefault(value, row) != row:
+            if isinstance(value, str | int | float) and first.setdefault(value, row) != row:
                 repeated[row] = first[value]
         return repeated
 
@@ -143,12 +152,14 @@ def check_values(record: Record) -> None:
     """Refuses what no reader of the record could use.
 
     Raises:
-      RowError: where a text is longer than any answer, or a rating or box is not finite.
+      RowError: where a text is longer than any answer, a rating or box is not finite, a span leaves its text,
+        a role has no response, or a mask is not as large as the first image.
     """
     turns = (*record.history, *record.further_turns)
     texts = {"question": record.question, "system message": record.system, **record.responses}
     texts |= {f"question of turn {i}": turn.question for i, turn in enumerate(turns)}
     texts |= {f"answer of turn {i}": turn.answer for i, turn in enumerate(turns)}
+    texts |= {f"name of object {i}": found.name for i, found in enumerate(record.objects)}
     for what, words in texts.items():
         if len(words) > LONGEST_TEXT:
             raise RowError(f"has a {what!r} of {len(words):,} characters", f"keep it below {LONGEST_TEXT:,}")
@@ -158,9 +169,22 @@ def check_values(record: Record) -> None:
             raise RowError(
                 f"has a {what!r} that is no Unicode text", "correct it or remove the record"
             ) from None
+    for what, by_role in (("ratings", record.ratings), ("spans", record.spans)):
+        if strange := set(by_role) - set(record.responses):
+            raise RowError(f"has {what} of {min(strange)!r}, which is no response", "correct the record")
+    for role, spans in record.spans.items():
+        for start, end in spans:
+            if not 0 <= start < end <= len(record.responses[role]):
+                problem = f"has a span {start} to {end} that leaves its {role!r} or holds nothing"
+                raise RowError(problem, "count characters from 0, the end not included")
     for role, rating in record.ratings.items():
         if not math.isfinite(rating):
             raise RowError(f"rates {role!r} as {rating}", "correct it or remove the record")
     for found in record.objects:
         if found.box is not None and not all(map(math.isfinite, found.box)):
             raise RowError(f"has a box that is not four numbers: {found.box!r}", "write [x0, y0, x1, y1]")
+        if found.mask is not None and record.images and found.mask.shape != record.images[0].size:
+            raise RowError(
+                f"has a mask of {found.mask.shape} in an image of {record.images[0].size}",
+                "make it as large as the image",
+            )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vla_jax.data.images import UnreadableImageError
+from vla_jax.data.schema import DataError
 
 Row = Mapping[str, Any]
 
@@ -35,16 +36,34 @@ def row_errors() -> Iterator[None]:
     the tests to see.
 
     Raises:
-      RowError: for any other exception.
+      RowError: for any other exception than a `DataError`, which names its record already.
     """
     try:
         yield
-    except RowError:
+    except (RowError, DataError):
         raise
     except UnreadableImageError as error:
         raise RowError(error.problem, error.remedy) from None
     except Exception as error:
         raise RowError(f"cannot be read ({reason(error)})", "correct or remove the record") from error
+
+
+@contextmanager
+def record_errors(source: str, record: str) -> Iterator[None]:
+    """Makes a `DataError` that names the record of whatever goes wrong while it is read; see `row_errors`.
+
+    Args:
+      source: the file or data set.
+      record: the record's place in it.
+
+    Raises:
+      DataError: for any other exception.
+    """
+    try:
+        with row_errors():
+            yield
+    except RowError as error:
+        raise DataError(source, record, error.problem, error.remedy) from error.__cause__
 
 
 def reason(error: Exception) -> str:

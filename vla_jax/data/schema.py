@@ -85,7 +85,8 @@ class Record:
       key: unique within the source; with the seed it fixes every random draw made for this record.
       images: none, one or several; they stand before the user's first words, in this order.
       question: what the responses answer, without any image placeholder or chat template.
-      responses: role -> answer; preference data has `chosen` and `rejected`, supervised data `chosen`.
+      responses: role -> answer, the best first; preference data has `chosen` and `rejected`, supervised data
+        `chosen`.
       history: turns before the question; part of the prompt.
       system: what the system message says; "" leaves it to the chat template.
       further_turns: turns that follow the chosen answer; supervised recipes score their answers too.
@@ -104,6 +105,13 @@ class Record:
     objects: tuple[Object, ...] = ()
     ratings: Mapping[str, float] = field(default_factory=dict)
     spans: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """Roles, best first: by rating where every response has one, else as the source lists them."""
+        if not self.responses.keys() <= self.ratings.keys():
+            return tuple(self.responses)
+        return tuple(sorted(self.responses, key=lambda role: -self.ratings[role]))
 
     @property
     def image(self) -> UInt8[np.ndarray, "y x 3"]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vla_jax.data.rows import Row, RowError
 from vla_jax.data.schema import CHOSEN, REJECTED, Picture, Record, Turn
 from vla_jax.data.tokenizer import IMAGE_TOKEN
@@ -189,7 +191,8 @@ def pictures(
     Raises:
       RowError: where an image cannot be one, or placeholders and images differ in number.
     """
-    held: Any = next((row[field] for field in fields if row.get(field)), [])
+    there = (row[field] for field in fields if row.get(field) is not None)
+    held: Any = next((value for value in there if isinstance(value, np.ndarray) or value), [])
     images = tuple(image(each) for each in (held if isinstance(held, list) else [held]))
     written = words.count(IMAGE_TOKEN) if words else 0
     if written and written != len(images):

@@ -9,10 +9,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from vla_jax.data.formats.fields import Format, OpenImage, listed, picture, question_of, text
+from vla_jax.data.formats.masks import from_polygons, from_runs
 from vla_jax.data.rows import Row, RowError
-from vla_jax.data.schema import CHOSEN, Object, Record
+from vla_jax.data.schema import CHOSEN, Object, Picture, Record
 
 # Stands in a response where an object's mask belongs, in the order of the record's objects.
 SEGMENT = "{seg}"
@@ -20,10 +22,11 @@ SEGMENT = "{seg}"
 
 def records(row: Row, image: OpenImage) -> Sequence[Record]:
     """One record a question; its objects are those that the answer points at, in its order."""
-    height, width = (_whole(row, field) for field in ("height", "width"))
     name = row.get("file_name") or PurePosixPath(text(row, "coco_url")).name
     shown = picture({"image": name}, image, "image")
-    questions, pointed, answers = (listed(row, field) for field in ("questions", "answers", "text_answers"))
+    _check_size(row, shown[0])
+    height, width = shown[0].size
+    questions, pointed, answers = _questions(row), listed(row, "answers"), listed(row, "text_answers")
     if not len(questions) == len(pointed) == len(answers):
         raise RowError(
             f"has {len(questions)} questions, {len(pointed)} lists of masks and {len(answers)} answers",
@@ -52,37 +55,42 @@ def _object(annotation: Any, height: int, width: int) -> Object:
     if annotation.get("bbox") is not None:
         try:
             x, y, w, h = (float(side) for side in annotation["bbox"])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise RowError("has a 'bbox' that is no [x, y, width, height]", "correct the record") from None
         box = (x, y, x + w, y + h)
     return Object(str(name), box, _mask(annotation.get("segmentation"), height, width))
 
 
-def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Boolean [y x] of COCO's polygons or run lengths."""
-    # Compiled; most runs read no masks.
-    from pycocotools import mask as coco
-
-    try:
-        if isinstance(segmentation, list):
-            runs = coco.merge(coco.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            runs = coco.frPyObjects(segmentation, height, width)
-        else:
-            counts = segmentation["counts"]
-            runs = {**segmentation, "counts": counts.encode() if isinstance(counts, str) else counts}
-        mask = coco.decode(runs).astype(bool)
-    except (TypeError, KeyError, ValueError, IndexError):
-        raise RowError("has a 'segmentation' that is no polygons or run lengths", "correct it") from None
-    if mask.shape != (height, width):
-        raise RowError(f"has a mask of {mask.shape} in an image of {(height, width)}", "correct the record")
-    return mask
+def _mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "y x"]:
+    """A mask of COCO's polygons or run lengths."""
+    if isinstance(segmentation, list):
+        return from_polygons(segmentation, height, width)
+    if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
+        raise RowError("has a 'segmentation' that is no polygons or run lengths", "correct it")
+    if segmentation["size"] != [height, width]:
+        raise RowError(
+            f"has a mask of [height, width] {segmentation['size']!r:.80} in an image of {[height, width]}",
+            "correct the record",
+        )
+    return from_runs(segmentation["counts"], height, width)
 
 
-def _whole(row: Row, field: str) -> int:
-    if not isinstance(row.get(field), int) or row[field] < 1:
-        raise RowError(f"has no {field!r} in pixels", "fetch the file again or remove the record")
-    return row[field]
+def _check_size(row: Row, shown: Picture) -> None:
+    """Refuses a row that says another size than its image has: masks are painted at this one."""
+    said = tuple(row.get(field) for field in ("height", "width"))
+    if said != shown.size:
+        raise RowError(
+            f"says that its image is {said[0]!r:.20} x {said[1]!r:.20} pixels, and it is "
+            f"{shown.size[0]} x {shown.size[1]} (height x width)",
+            "fetch the image again, or correct the record",
+        )
 
 
-FORMAT = Format(records, lambda row: len(listed(row, "questions")))
+def _questions(row: Row) -> list[Any]:
+    questions = listed(row, "questions")
+    if not questions:
+        raise RowError("has no question in 'questions'", "add one or remove the record")
+    return questions
+
+
+FORMAT = Format(records, lambda row: len(_questions(row)))

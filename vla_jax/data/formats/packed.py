@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from vla_jax.data.formats.fields import Format, OpenImage, json_text, text
+from vla_jax.data.formats.masks import from_runs
+from vla_jax.data.images import MAX_PIXELS
 from vla_jax.data.rows import Row, RowError
 from vla_jax.data.schema import Object, Record, Turn
 
@@ -69,9 +71,12 @@ def _runs(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _mask(runs: Any) -> np.ndarray | None:
-    from pycocotools import mask as coco
-
-    return None if runs is None else coco.decode({**runs, "counts": runs["counts"].encode()}).astype(bool)
+    if runs is None:
+        return None
+    height, width = runs["size"]
+    if not 0 < height * width <= MAX_PIXELS:
+        raise RowError(f"has a mask of {height} x {width} pixels", "pack the files again")
+    return from_runs(runs["counts"], height, width)
 
 
 FORMAT = Format(records, identifier="key", keyed=True)

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from vla_jax.data.formats.fields import Format, OpenImage, pair, pictures
+from vla_jax.data.formats.masks import from_runs
 from vla_jax.data.rows import Row, RowError
 from vla_jax.data.schema import Box, Object, Picture, Record
 from vla_jax.data.tokenizer import IMAGE_TOKEN
@@ -31,6 +32,8 @@ _NAMES = ("name", "category", "label", "object")
 _VALUES = {"boxes": ("box", "bbox"), "masks": ("mask",)}
 _EXAMPLES = {"boxes": "[x0, y0, x1, y1]", "masks": '{"size": [height, width], "counts": "..."}'}
 _RUNS = {"size", "counts"}
+# Of boxes, in pixels or shares: no image reaches there.
+_FARTHEST = 1e9
 
 
 def format_with(box_format: str = "xyxy_pixels") -> Format:
@@ -155,7 +158,8 @@ def _box(box: Any, height: int, width: int, box_format: str) -> Box:
     numeric = isinstance(box, list) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in box
     )
-    if not numeric or len(box) != 4 or not np.isfinite(box).all():
+    # Whole numbers may be larger than any float.
+    if not numeric or len(box) != 4 or not all(abs(value) < _FARTHEST for value in box):
         raise RowError(f"has a box that is not four numbers: {box!r}", "write [x0, y0, x1, y1]")
     x0, y0, x1, y1 = box
     if box_format == "xywh_pixels":
@@ -186,7 +190,7 @@ def _mask(mask: Any, height: int, width: int, image: OpenImage) -> Bool[np.ndarr
         decoded = np.asarray(picture.pixels().any(axis=-1))
     elif isinstance(mask, Mapping) and mask.keys() >= _RUNS:
         _check_size(mask["size"], height, width)
-        decoded = _from_runs(mask["counts"], height, width)
+        decoded = from_runs(mask["counts"], height, width)
     else:
         raise RowError(
             f"has a mask that is neither run lengths nor the path of a PNG: {mask!r:.80}",
@@ -203,26 +207,3 @@ def _check_size(size: Any, height: int, width: int) -> None:
             f"has a mask of [height, width] {size!r:.80} in an image of {[height, width]}",
             "make it as large as the image",
         )
-
-
-def _from_runs(counts: Any, height: int, width: int) -> Bool[np.ndarray, "y x"]:
-    """COCO's run lengths, a list or compressed to text, as a mask."""
-    # Compiled; most runs read no masks.
-    from pycocotools import mask as coco
-
-    size = [height, width]
-    try:
-        if isinstance(counts, list):
-            counts = coco.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
-        compressed = counts.encode() if isinstance(counts, str) else counts
-        mask = coco.decode({"size": size, "counts": compressed})
-        # Where the runs end early, the decoder leaves the rest of the mask as it found it in memory.
-        whole = coco.encode(mask)["counts"] == compressed
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole:
-        raise RowError(
-            f"has a mask whose run lengths are not those of {height} x {width} pixels",
-            "write its size and counts as pycocotools.mask.encode gives them",
-        )
-    return mask.astype(bool)

@@ -31,6 +31,8 @@ def records(row: Row, image: OpenImage) -> Sequence[Record]:
 
 def _queries(row: Row) -> list[str]:
     queries = listed(row, "text")
+    if not queries:
+        raise RowError("has no query in 'text'", "add one or remove the record")
     if not all(isinstance(query, str) for query in queries):
         raise RowError("has a query that is no text", "correct or remove the record")
     return [question_of(query) for query in queries]
@@ -49,7 +51,7 @@ def _painted(row: Row, height: int, width: int) -> np.ndarray:
             finite = (
                 points.ndim == 2 and points.shape[1] == 2 and len(points) > 1 and np.isfinite(points).all()
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             finite = False
         if not finite:
             raise RowError("has a shape whose points are no list of [x, y]", "correct or remove the record")

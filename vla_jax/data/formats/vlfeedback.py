@@ -66,6 +66,8 @@ def _rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     lists = [value for value in columns.values() if isinstance(value, list)]
     nested = {key: _rows_of(value) for key, value in columns.items() if isinstance(value, Mapping)}
     lengths = {len(value) for value in (*lists, *nested.values())}
+    if len(lists) + len(nested) < len(columns):
+        raise RowError("has 'completions' with a field that is no list", "fetch the file again")
     if len(lengths) != 1:
         raise RowError("has 'completions' whose fields differ in length", "fetch the file again")
     return [
@@ -77,7 +79,10 @@ def _rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _mean_rating(annotations: Any) -> float:
     if not isinstance(annotations, Mapping):
         raise RowError("has a completion without 'annotations'", "fetch the file again or remove the record")
-    ratings = [_number((annotations.get(aspect) or {}).get("Rating")) for aspect in ASPECTS]
+    aspects = [annotations.get(aspect) or {} for aspect in ASPECTS]
+    if not all(isinstance(aspect, Mapping) for aspect in aspects):
+        raise RowError("has an aspect that is no {Rating, Rationale}", "correct it or remove the record")
+    ratings = [_number(aspect.get("Rating")) for aspect in aspects]
     return sum(ratings) / len(ratings)
 
 
@@ -87,6 +92,8 @@ def _number(rating: Any) -> float:
         value = float(rating)
     except (TypeError, ValueError):
         return math.nan
+    except OverflowError:
+        value = math.inf
     if not math.isfinite(value):
         raise RowError(f"has a rating that is {value}", "correct it or remove the record")
     return value
