@@ -1,26 +1,17 @@
 """Images of every kind that data sets hold, and files that only look like images."""
 
-import io
-import zlib
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.broken_images import HTML, PIXELS, bomb, encoded, half_a_jpeg
 from tests.shared_data import shared
 from vla_jax.data.images import ImageBytes, ImageFile, Pixels, UnreadableImageError
 
-HEIGHT, WIDTH = 20, 30
-PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+HEIGHT, WIDTH = PIXELS.shape[:2]
 GREY = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 100
-
-
-def encoded(image, kind="png", **options):
-    with io.BytesIO() as file:
-        image.save(file, kind, **options)
-        return file.getvalue()
 
 
 @pytest.mark.smoke
@@ -47,24 +38,40 @@ def test_cmyk_photographs_are_read():
     assert np.abs(read.astype(int) - plain).max() < 6
 
 
+def turned(pixels, orientation):
+    """As a viewer shows it: EXIF says how the camera was held."""
+    return {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.swapaxes(0, 1),
+        6: np.rot90(pixels, -1),
+        7: pixels[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(pixels, 1),
+    }[orientation]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_stand_upright(orientation):
-    """As a viewer shows them: EXIF says how the camera was held."""
+@pytest.mark.parametrize("kind, wide", [(k, w) for k in ("png", "tiff") for w in (0, 1)] + [("webp", 0)])
+def test_photographs_stand_upright(orientation, kind, wide):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    read = ImageBytes(encoded(Image.fromarray(PIXELS), "png", exif=exif))
-    transposed = {
-        1: PIXELS,
-        2: PIXELS[:, ::-1],
-        3: PIXELS[::-1, ::-1],
-        4: PIXELS[::-1],
-        5: PIXELS.transpose(1, 0, 2),
-        6: np.rot90(PIXELS, -1),
-        7: PIXELS[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(PIXELS, 1),
-    }[orientation]
-    np.testing.assert_array_equal(read.pixels(), transposed)
-    assert read.size == transposed.shape[:2]
+    lossless = {"lossless": True} if kind == "webp" else {}
+    read = ImageBytes(encoded(Image.fromarray(GREY if wide else PIXELS), kind, exif=exif, **lossless))
+    plain = np.round(GREY / 257).astype(np.uint8)[..., None].repeat(3, -1) if wide else PIXELS
+    np.testing.assert_array_equal(read.pixels(), turned(plain, orientation))
+    assert read.size == read.pixels().shape[:2]
+
+
+def test_photographs_of_the_commonest_kind_stand_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    flat = np.zeros_like(PIXELS)
+    flat[:, WIDTH // 2 :] = 200
+    read = ImageBytes(encoded(Image.fromarray(flat), "jpeg", exif=exif, quality=95))
+    assert np.abs(read.pixels().astype(int) - turned(flat, 6)).mean() < 2
+    assert read.size == read.pixels().shape[:2] == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff"])
@@ -82,17 +89,10 @@ def test_of_an_animation_the_first_frame_is_read():
     np.testing.assert_array_equal(ImageBytes(content).pixels(), np.asarray(first.convert("RGB")))
 
 
-def bomb(side):
-    """A PNG whose header says that it is large."""
-    header = b"IHDR" + side.to_bytes(4) * 2 + bytes([8, 2, 0, 0, 0])
-    chunk = (13).to_bytes(4) + header + zlib.crc32(header).to_bytes(4)
-    return b"\x89PNG\r\n\x1a\n" + chunk + encoded(Image.fromarray(PIXELS))[33:]
-
-
 BROKEN = {
     "empty": (b"", "cannot be read"),
-    "html": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "cannot be read"),
-    "half a jpeg": (encoded(Image.fromarray(PIXELS), "jpeg")[:400], "cannot be read"),
+    "html": (HTML, "cannot be read"),
+    "half a jpeg": (half_a_jpeg(), "cannot be read"),
     "half a png": (encoded(Image.fromarray(PIXELS))[:200], "cannot be read"),
     "30,000 x 30,000": (bomb(30_000), r"cannot be read|of 30000x30000 pixels"),
     "10,000 x 10,000": (bomb(10_000), "of 10000x10000 pixels"),
@@ -113,6 +113,20 @@ def test_a_file_that_is_missing_is_refused_by_name(tmp_path):
     for look in (lambda image: image.size, lambda image: image.pixels()):
         with pytest.raises(UnreadableImageError, match=r"an image that is missing: .*gone\.jpg"):
             look(ImageFile(tmp_path / "gone.jpg"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["avif", "tiff", "gif", "webp", "jpeg2000", "bmp", "mpo"]))
+def test_an_image_of_any_kind_broken_anywhere_is_read_or_refused(data, kind):
+    """Decoders raise errors of every kind; one only may come out."""
+    content = bytearray(encoded(Image.fromarray(PIXELS), kind))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=20)):
+        content[place] = data.draw(st.integers(0, 255))
+    image = ImageBytes(bytes(content))
+    try:
+        assert image.pixels().shape == (*image.size, 3)
+    except UnreadableImageError as error:
+        assert error.problem and error.remedy
 
 
 @settings(max_examples=60, deadline=None)
