@@ -41,6 +41,9 @@ delete() {
   run gcloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet
 }
 
+# What a lost connection left running is stopped, which saves it, before its files or its chips are taken.
+end_run='sudo systemctl stop vla_jax 2>/dev/null || true'
+
 # on WORKERS COMMAND
 on() {
   run gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker="$1" --command="$2" --quiet
@@ -53,6 +56,7 @@ setup() {
   run git archive --format=tar.gz --output="$archive" HEAD &&
     run gcloud compute tpus tpu-vm scp "$archive" "$name:vla_jax.tar.gz" "${place[@]}" --worker=all --quiet &&
     on all "set -e
+$end_run
 sudo apt-get -qq update
 sudo apt-get -qq install -y nfs-common
 sudo mkdir -p /mnt/shared
@@ -65,11 +69,10 @@ python3 -m pip install -q --user uv
 ~/.local/bin/uv pip install -q --python=vla_jax/.venv/bin/python -e './vla_jax[tpu]'"
 }
 
-# A service of systemd's, so that the run outlives a lost connection, and shutting down sends it SIGTERM. One
-# that was left by a lost connection is stopped, which saves it.
+# A service of systemd's, so that the run outlives a lost connection, and shutting down sends it SIGTERM.
 train() {
   make_training
-  on all "sudo systemctl stop vla_jax 2>/dev/null
+  on all "$end_run
 sudo systemd-run --unit=vla_jax --collect --wait --pipe --quiet --uid=\$USER \
 --working-directory=\$HOME/vla_jax --property=KillMode=mixed --property=TimeoutStopSec=300 \
 \$HOME/vla_jax/.venv/bin/python $(quoted "${training[@]}")"

@@ -60,6 +60,12 @@ def test_all_hosts_of_a_tpu_train(tools):
     assert start[-6:] == [f"{tools.folder}/vla_jax/.venv/bin/python", *TRAINING]
 
 
+def test_a_run_is_stopped_before_its_files_are_replaced(tools):
+    assert tools.launch("tpu_vm.sh", "setup", *TPU, *REQUEST).returncode == 0
+    command = next(word for word in tools.calls()[-1] if word.startswith("--command="))
+    assert 0 < command.index("systemctl stop") < command.index("rm -rf vla_jax\n") < command.index("tar -x")
+
+
 def test_every_gpu_of_slurm_gets_a_task_that_sees_all_of_its_node(tools):
     assert tools.launch("slurm.sh", *RUN, SLURM_JOB_ID="7").returncode == 0
     srun = tools.calls()[0]
