@@ -92,3 +92,33 @@ def test_muse_with_fewer_masks_than_places_is_refused(folder):
     row = {"file_name": "a.png", "height": 20, "width": 30, "questions": ["What?"], "answers": [[]]}
     with pytest.raises(DataError, match=r"has 1 \{seg\} in answer 0 for 0 masks"):
         read("muse", as_json(folder, [row | {"text_answers": ["It is {seg}."]}]), folder)[0]
+
+
+TRIANGLE = [2.0, 3.0, 10.0, 3.0, 10.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "changed, problem",
+    [
+        ({"height": 10**12}, "says that its image is 1000000000000 x 30 pixels, and it is 20 x 30"),
+        ({"width": None}, "says that its image is 20 x None pixels"),
+        ({"segmentation": [TRIANGLE[:4]]}, "what is no polygon"),
+        ({"segmentation": [TRIANGLE[:5]]}, "what is no polygon"),
+        ({"segmentation": [[*TRIANGLE[:5], 1e12]]}, "what is no polygon"),
+        ({"segmentation": [[*TRIANGLE[:5], float("nan")]]}, "what is no polygon"),
+        ({"segmentation": []}, "what is no polygon"),
+        ({"segmentation": "RLE"}, "no polygons or run lengths"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-5, 605]}}, "run lengths are not those"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [600, 5]}}, "run lengths are not those"),
+        ({"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, r"mask of \[height, width\]"),
+        ({"bbox": [0, 0, 10**400, 1]}, "'bbox' that is no"),
+    ],
+)
+def test_muse_refuses_what_compiled_code_would_stumble_on(folder, changed, problem):
+    row = {"file_name": "a.png", "height": HEIGHT, "width": WIDTH, "questions": ["What?"]}
+    row |= {key: value for key, value in changed.items() if key in row or key == "width"}
+    annotation = {"segmentation": [TRIANGLE], "category_name": "box"}
+    annotation |= {key: value for key, value in changed.items() if key not in row}
+    row |= {"answers": [[annotation]], "text_answers": ["{seg}"]}
+    with pytest.raises(DataError, match=problem):
+        read("muse", as_json(folder, [row]), folder)[0]
