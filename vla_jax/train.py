@@ -41,7 +41,7 @@ from vla_jax.training.run import Run
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import Trained, view_strips
 from vla_jax.training.tracking import read_metrics
-from vla_jax.training.workdir import check_free, claim, is_claimed, write_json
+from vla_jax.training.workdir import BAD_RECORDS, check_free, claim, is_claimed, write_json
 
 # The gallery's scenes are drawn this large: a reader should see them better than the model does.
 _GALLERY_SIZE = 216
@@ -76,7 +76,7 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
     # What is wrong with the data shows here, not after the minutes a base model may take.
     check_data(config)
     model = base_model(config)
-    report = ListedReport(workdir, goes_on=is_claimed(workdir))
+    report = ListedReport(workdir / BAD_RECORDS, goes_on=is_claimed(workdir))
     try:
         return _train(config, model, report, workdir, command, started)
     finally:

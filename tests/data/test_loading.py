@@ -75,8 +75,10 @@ def expected(mixture):
     return [content(collate(encoded, ENCODER)) for encoded in made]
 
 
-@pytest.mark.parametrize("workers, threads", [(0, 1), (0, 3), (1, 1), (2, 2), (4, 1)])
-@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize(
+    "workers, threads, start",
+    [(0, 1, 0), (0, 1, 5), (0, 3, 0), (0, 3, 5), (1, 1, 5), (2, 2, 0), (3, 1, 5), (4, 1, 0), (4, 1, 5)],
+)
 def test_batches_are_the_same_bytes_whoever_makes_them(mixture, expected, workers, threads, start):
     """Stopped at any batch and gone on with, also with another number of workers: the state is the step."""
     made = load(mixture, start=start, workers=workers, threads=threads)

@@ -10,12 +10,14 @@ from PIL import Image
 
 from tests.published_files import PIXELS, as_json, as_jsonl, image_folder, png, read
 from tests.shared_data import shared
+from vla_jax.construct import pack_into
 from vla_jax.data import CHOSEN, REJECTED, DataError, Object, Record, Turn
 from vla_jax.data.formats import named
 from vla_jax.data.formats.preference_folder import format_with
 from vla_jax.data.images import ImageBytes, Pixels
 from vla_jax.data.packing import pack
 from vla_jax.data.published import Published
+from vla_jax.data.record_report import TooManyBadRecordsError
 
 MASK = PIXELS[..., 0] > 100
 RECORDS = [
@@ -135,11 +137,23 @@ def test_the_commands_inspect_and_pack(tmp_path):
 
     refused = construct("pack", *where, f"--to={tmp_path}/packed")
     assert refused.returncode == 1 and "row 1: names an image that is missing" in refused.stderr
-    packed = construct("pack", *where, f"--to={tmp_path}/packed", "--on_bad_record=skip")
+    skip = ("--on_bad_record=skip", "--max_bad_fraction=0.4")
+    packed = construct("pack", *where, f"--to={tmp_path}/packed", *skip)
     assert packed.returncode == 0, packed.stderr
-    assert "2 records, 1 bad ones left out" in packed.stdout
+    assert "2 records, 1 bad ones left out" in packed.stdout and "packed.bad_records.jsonl" in packed.stdout
     again = construct("inspect", "--source=packed", f"--path={tmp_path}/packed")
     assert "2 good, 0 bad, of 2 looked at" in again.stdout
+
+
+def test_what_packing_leaves_out_is_listed_beside_the_folder_and_more_than_may_be_stops_it(tmp_path):
+    source, listed = rows_with_one_bad(tmp_path), tmp_path / "packed.bad_records.jsonl"
+    with pytest.raises(TooManyBadRecordsError, match="with it 1 records are bad, and 0 may be"):
+        pack_into(source, tmp_path / "packed", 0.01)
+    assert not (tmp_path / "packed").exists()
+    pack_into(source, tmp_path / "packed", 0.4)
+    assert len(Published(tmp_path / "packed", named("packed"))) == 2
+    (bad,) = map(json.loads, listed.read_text().splitlines())
+    assert bad["record"] == "row 1" and "gone.png" in bad["problem"]
 
 
 @pytest.mark.parametrize(

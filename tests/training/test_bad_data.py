@@ -116,14 +116,14 @@ def test_the_first_bad_record_is_named(folder, case):
 def test_bad_records_are_skipped_and_listed_up_to_one_in_a_hundred(folder, case):
     layout, write, problem = CASES[case]
     config = configured(folder, layout, {FIRST: write}, **{"data.on_bad_record": "skip"})
-    report = ListedReport(folder / "run", goes_on=False)
+    report = ListedReport(folder / "run" / "bad_records.jsonl")
     run = assemble(config, MODEL, report)
     # Every other record is in the one epoch, once.
     assert sum(float(batch.weights.sum()) for batch in run.open_batches(0)) == RECORDS - 1
     assert listed(report, problem) == [f"line {FIRST + 1}"]
 
     config = configured(folder, layout, {FIRST: write, SECOND: write}, **{"data.on_bad_record": "skip"})
-    report = ListedReport(folder / "run", goes_on=False)
+    report = ListedReport(folder / "run" / "bad_records.jsonl")
     with pytest.raises(TooManyBadRecordsError, match="with it 2 records are bad, and 1 may be"):
         assemble(config, MODEL, report)
     assert listed(report, problem) == [f"line {FIRST + 1}", f"line {SECOND + 1}"]
@@ -132,7 +132,7 @@ def test_bad_records_are_skipped_and_listed_up_to_one_in_a_hundred(folder, case)
 def test_one_bad_record_too_many_stops_a_run_that_did_not_read_all_before(folder):
     layout, write, problem = CASES["missing image"]
     changes = {"data.on_bad_record": "skip", "data.preflight": 2}
-    report = ListedReport(folder / "run", goes_on=False)
+    report = ListedReport(folder / "run" / "bad_records.jsonl")
     run = assemble(configured(folder, layout, {FIRST: write, SECOND: write}, **changes), MODEL, report)
     assert not report.bad
     with pytest.raises(TooManyBadRecordsError, match="with it 2 records are bad, and 1 may be"):

@@ -59,7 +59,7 @@ class RecordReport:
                 error.source,
                 error.record,
                 f"{error.problem}; with it {len(self.bad)} records are bad, and {self.most_bad} may be",
-                f"{error.remedy}, or raise data.max_bad_fraction",
+                f"{error.remedy}, or raise max_bad_fraction",
             )
 
     @property

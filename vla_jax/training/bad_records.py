@@ -1,26 +1,25 @@
-"""The list of the records that a run skipped: written as they are met, and read again when it goes on."""
+"""The list of the records that were skipped: written as they are met, read again by a run that goes on."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from vla_jax.data import DataError, RecordReport
-from vla_jax.training.workdir import BAD_RECORDS
 
 _FIELDS = ("source", "record", "problem", "remedy")
 
 
 class ListedReport(RecordReport):
-    """A report that writes every record it skips into a run's directory, a JSON line each.
+    """A report that writes every record it skips into a file, a JSON line each.
 
     Args:
-      workdir: the run's directory; it appears with the first bad record.
+      path: the file; it and its folder appear with the first bad record.
       goes_on: whether the run was here before; then what it skipped is skipped and counted already.
     """
 
-    def __init__(self, workdir: Path, goes_on: bool):
+    def __init__(self, path: Path, goes_on: bool = False):
         super().__init__()
-        self._path = workdir / BAD_RECORDS
+        self._path = path
         if goes_on:
             for error in _read(self._path):
                 super().skipped(error)
