@@ -4,47 +4,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.shared_data import shared
+from tests.tiny_runs import ROOT, command, last_checkpoint, losses, run
 from vla_jax.training.tracking import read_metrics
-
-ROOT = Path(__file__).parents[1]
-TINY = (
-    "model.vision.image_size=36",
-    "model.vision.patch_size=12",
-    "model.vision.hidden_size=16",
-    "model.vision.intermediate_size=32",
-    "model.vision.num_layers=1",
-    "model.language.hidden_size=16",
-    "model.language.intermediate_size=32",
-    "model.language.num_layers=1",
-    "train.batch_size=4",
-    "evaluation.max_new_tokens=8",
-    "evaluation.saliency=False",
-)
-
-
-def command(config: str, workdir: Path, *settings: str) -> list[str]:
-    loaded = any(setting.startswith("base.model=") for setting in settings)
-    tiny = [setting for setting in TINY if not (loaded and setting.startswith("model."))]
-    flags = [f"--config.{setting}" for setting in (*tiny, f"base.cache={workdir.parent / 'base'}", *settings)]
-    return [
-        sys.executable,
-        "-m",
-        "vla_jax.train",
-        f"--config=configs/{config}.py",
-        f"--workdir={workdir}",
-        *flags,
-    ]
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +21,6 @@ def base(tmp_path_factory) -> Path:
     done = run("world_sft", workdir, "base.config=", "train.steps=4", "checkpoint.every=2")
     assert done.returncode == 0, done.stderr
     return workdir
-
-
-def losses(workdir: Path) -> list[float]:
-    return [row["loss"] for row in read_metrics(workdir / "metrics.jsonl")]
 
 
 def test_a_finished_run_leaves_everything_it_promises(base):
@@ -80,12 +43,6 @@ def test_a_finished_run_refuses_another_configuration(base):
     assert refused.returncode == 1
     assert "train.steps: 4 -> 5" in refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-def last_checkpoint(workdir: Path) -> int:
-    """Step of the newest committed checkpoint, 0 before there is one."""
-    steps = [int(file.name) for file in (workdir / "checkpoints").glob("*") if file.name.isdigit()]
-    return max(steps, default=0)
 
 
 ALIGN = ("base.config=", "train.steps=3", "checkpoint.every=1", "evaluation.scenes=3")

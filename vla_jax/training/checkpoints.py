@@ -48,15 +48,12 @@ class Checkpoints:
                 )
             )
         self._best = best
-        self._options = ocp.CheckpointManagerOptions(
+        options = ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(policies),
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
         )
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(self._path, options=self._options)
+        self._manager = ocp.CheckpointManager(self._path, options=options)
 
     @property
     def latest(self) -> int | None:
@@ -134,15 +131,19 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
         wait_for_all(f"checkpoint {step} set aside")
-        self._manager.close()
-        self._manager = self._open()
+        self._manager.reload()
 
-    def close(self) -> None:
-        """Waits until everything is committed.
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
+        """Waits until everything is committed, unless another process is gone, for which it would wait too.
 
         Raises:
           OSError, ValueError: where something could not be written.
         """
+        if kind is not None and issubclass(kind, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            return
         try:
             self._manager.wait_until_finished()
         finally:

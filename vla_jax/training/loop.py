@@ -1,6 +1,5 @@
 """The loop: data -> step -> log -> checkpoint, until the steps are done or someone asks to stop."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -105,7 +104,7 @@ def fit(
     def placed(batch: Batch) -> Batch:
         return place_batch(mesh, batch, rows, config.batch_size)
 
-    with jax.set_mesh(mesh), contextlib.closing(checkpoints):
+    with jax.set_mesh(mesh), checkpoints:
         state = on_mesh(mesh, state)
         state, counters = checkpoints.restore(state) or (state, {"num_tokens": 0})
         if (start := int(state.step)) >= steps:

@@ -171,17 +171,16 @@ class _Means:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl` up to the first that is not whole (a run killed while it wrote)."""
+    """The rows of `metrics.jsonl`, without lines that are none: a run may be killed while it writes."""
     rows: list[dict[str, Any]] = []
     if path.is_file():
-        for line in path.read_text(errors="replace").splitlines():
+        for line in path.read_text(errors="replace").split("\n"):
             try:
                 row = json.loads(line)
             except ValueError:
-                break
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                break
-            rows.append(row)
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
     return rows
 
 
