@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 from tests.published_files import PIXELS, all_of, as_json, as_jsonl, as_parquet, image_folder, read
 from tests.published_rows import PUBLISHED, RLAIF_V, RLHF_V, VLFEEDBACK, as_columns, embed
 from tests.small_models import tiny_tokenizer
-from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, Turn
+from vla_jax.data import CHOSEN, REJECTED, DataError, Encoder, RecordReport, Turn
 from vla_jax.data.formats import named
 from vla_jax.data.formats.preference_folder import format_with
 from vla_jax.data.image_processing import ImageProcessor
+from vla_jax.data.inspection import inspect
 from vla_jax.data.loading import Reader
+from vla_jax.data.mixture import Mixture
+from vla_jax.data.preflight import preflight
 from vla_jax.data.published import Published
 
 
@@ -230,6 +234,13 @@ def test_rows_without_a_pair_are_counted(tmp_path):
     tied = VLFEEDBACK[0] | {"completions": VLFEEDBACK[0]["completions"][:1]}
     source = opened(image_folder(tmp_path), "VLFeedback", [tied, VLFEEDBACK[1], tied])
     assert (len(source), source.empty_rows) == (1, 2)
+    assert "1 good, 0 bad" in (table := inspect(source).table()) and re.search(
+        r"rows without any +2\n", table
+    )
+    encoder = Encoder(tiny_tokenizer(), ImageProcessor.square(24), 4, (CHOSEN, REJECTED))
+    found = preflight(Reader(source, encoder), RecordReport(), skip=False, most=0)
+    assert re.search(r"rows without any +2\n", found.table(encoder, bad=0))
+    assert Mixture([source], [1]).empty_rows == 2
     with pytest.raises(DataError, match="there is no usable record in it"):
         opened(tmp_path, "VLFeedback", [tied])
 
