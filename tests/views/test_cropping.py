@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from vla_jax.views import random_resized_crop
+from vla_jax.views import random_resized_crop, resized_crop
 
 HEIGHT, WIDTH = 64, 96
 # Red counts columns, green rows, two levels a pixel: a crop shows where it was taken.
@@ -69,6 +70,25 @@ def test_the_key_fixes_the_crop():
 def test_a_crop_of_the_whole_image_is_the_image():
     image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     np.testing.assert_array_equal(crop(0, image, area=(1.0, 1.0), aspect=(1.0, 1.0)), image)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (10, 4, 40, 30),
+        (0, 0, 13, 9),
+        (83, 55, 96, 64),
+        (0, 0, 96, 64),
+        (3.3, 7.8, 51.1, 20.4),
+        (70.6, 0.2, 95.9, 63.9),
+    ],
+)
+def test_a_given_crop_is_what_pil_makes_of_it(box):
+    """Of noise, where a misplaced pixel shows."""
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    expected = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR, box=box)
+    made = np.asarray(resized_crop(jnp.array(noise), jnp.array(box, jnp.float32)))
+    assert np.abs(made.astype(int) - np.asarray(expected, int)).max() <= 1
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])

@@ -6,7 +6,7 @@ again; `normalise` comes last.
 """
 
 from vla_jax.views.blocking import keep_mask
-from vla_jax.views.cropping import random_resized_crop
+from vla_jax.views.cropping import random_resized_crop, resized_crop
 from vla_jax.views.masking import ellipse_outline, progressive_masks
 from vla_jax.views.noising import cumulative_alpha, diffusion_noise, rectangle_noise
 from vla_jax.views.normalising import normalise
@@ -22,4 +22,5 @@ __all__ = [
     "random_resized_crop",
     "rectangle_noise",
     "remove_object",
+    "resized_crop",
 ]

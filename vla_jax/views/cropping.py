@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 
 @partial(jax.jit, static_argnames=("area", "aspect"))
@@ -43,7 +43,22 @@ def random_resized_crop(
     crop_height = jnp.minimum(jnp.sqrt(share * height * width / ratio), height)
     left = jax.random.uniform(x_key) * (width - crop_width)
     top = jax.random.uniform(y_key) * (height - crop_height)
-    scale = jnp.stack([height / crop_height, width / crop_width])
+    return resized_crop(image, jnp.stack([left, top, left + crop_width, top + crop_height]))
+
+
+@jax.jit
+def resized_crop(image: UInt8[Array, "y x 3"], box: Float[Array, "4"]) -> UInt8[Array, "y x 3"]:
+    """A part of the image, resized bilinearly to the image's own size.
+
+    Pixels beside the part count at its rim, as they do in PIL's `resize(..., box=box)`.
+
+    Args:
+      image: uint8 RGB.
+      box: (x0, y0, x1, y1) in pixels, within the image; need not be whole numbers.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = box
+    scale = jnp.stack([height / (bottom - top), width / (right - left)])
     resized = jax.image.scale_and_translate(
         image.astype(jnp.float32),
         image.shape,
