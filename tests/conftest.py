@@ -6,6 +6,7 @@ own. Parity with PyTorch is proven on what users run.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     import jax
 
     jax.config.update("jax_disable_most_optimizations", LESS and "parity" not in item.path.parts)
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """Names of the functions that are compiled while the test runs, in order, as JAX itself reports them.
+
+    One that the persistent cache spares XLA is reported all the same.
+    """
+    import jax
+
+    names: list[str] = []
+
+    def heard(event: str, _: float, *, fun_name: str = "", **others: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(heard)

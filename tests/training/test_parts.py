@@ -1,5 +1,6 @@
 """What is trained beside an adapter, at which rate, with what dropped, and in how many compiled shapes."""
 
+import itertools
 from dataclasses import replace
 
 import jax
@@ -17,11 +18,10 @@ from vla_jax.data.images import Pixels
 from vla_jax.data.world import PreferenceWorld, WorldConfig
 from vla_jax.models import LoraConfig, llava, lora
 from vla_jax.recipes import named
-from vla_jax.training import loop
 from vla_jax.training.assembly import assemble
 from vla_jax.training.configuration import check, default_config
 from vla_jax.training.optimizer import OptimizerConfig, make_optimizer
-from vla_jax.training.programs import CompiledStep
+from vla_jax.training.run import Run
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import (
     Method,
@@ -199,21 +199,31 @@ def test_a_reward_is_read_at_the_last_token_of_the_answer():
         np.testing.assert_allclose(scores.sequences[:, response], expected, atol=1e-4)
 
 
-def test_each_bucket_is_compiled_once(tmp_path, monkeypatch):
-    """Batches of every length that the world has, padded to multiples: one program a shape, no more."""
-    steps = []
+def test_each_bucket_is_compiled_once_and_nothing_in_a_second_pass(tmp_path, monkeypatch, compilations):
+    """Batches of every length that the world has, padded to multiples, short and long ones in turns."""
+    config = configured(
+        **{
+            "data.length_multiple": 8,
+            "data.max_completion_length": 48,
+            "train.steps": 24,
+            "train.batch_size": 2,
+        }
+    )
+    run = assemble(config, MODEL)
+    batches = list(itertools.islice(run.open_batches(0), 12))
+    shapes = [(batch.prefix_tokens.shape, batch.response_tokens.shape) for batch in batches]
+    assert 1 < len(set(shapes)) < 12 and shapes != sorted(shapes)
+    compiled = []
 
-    def kept(*arguments):
-        steps.append(CompiledStep(*arguments))
-        return steps[-1]
+    def twice(self, start, *_):
+        for batch in [*batches, *batches][start:]:
+            compiled.append(len(compilations))
+            yield batch
 
-    monkeypatch.setattr(loop, "CompiledStep", kept)
-    lengths = {"data.length_multiple": 4, "data.max_completion_length": 48}
-    run = assemble(configured(**lengths, **{"train.steps": 12, "train.batch_size": 2}), MODEL)
-    shapes = {(batch.prefix_tokens.shape, batch.response_tokens.shape) for batch in run.open_batches(0)}
+    monkeypatch.setattr(Run, "open_batches", twice)
     run.train(tmp_path / "run", "train")
-    assert 1 < len(shapes) <= 12
-    assert [len(step) for step in steps] == [len(shapes)]
+    assert compilations.count("jit(step)") == len(set(shapes))
+    assert compiled[-1] == compiled[-12], compilations[compiled[-12] :]
 
 
 def test_an_image_in_tiles_is_trained_on_tile_by_tile():

@@ -110,6 +110,29 @@ def test_an_interrupted_build_goes_on_where_it_stopped(folder, tmp_path, scored,
     assert len(scored) == 1 and not set(done) & set(scored[0])
 
 
+def test_each_bucket_is_compiled_once_while_the_cache_is_filled(tmp_path, monkeypatch, compilations):
+    """Records one by one, short and long in turns: the first of each is compiled for, and no other."""
+    answers, rows = ("red", "red and green " * 8), []
+    Image.new("RGB", (40, 30), COLOURS["red"]).save(tmp_path / "0.png")
+    for i in range(8):
+        row = {"image": "0.png", "question": f"What is {i}?", "chosen": answers[i % 2], "rejected": "blue"}
+        rows.append(json.dumps(row) + "\n")
+    (tmp_path / "pairs.jsonl").write_text("".join(rows))
+    original, compiled = ReferenceCache.write, []
+
+    def counted(self, *arguments):
+        compiled.append(len(compilations))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(ReferenceCache, "write", counted)
+    changes = {"data.length_multiple": 8, "train.batch_size": 8, "train.microbatch_size": 1}
+    run = assemble(configured(tmp_path, recipe="dpo", **changes), MODEL)
+    method = run.method()
+    run.reference(method, run.model.params)
+    # One program more for the second record, and nothing at all for those that follow.
+    assert compiled == [compiled[0]] + [compiled[0] + 1] * 7, compilations
+
+
 @pytest.mark.parametrize(
     "changes, named",
     [
