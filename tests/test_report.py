@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_jax.evaluation import Vocabulary
-from vla_jax.report import GalleryItem, ViewStrip, write_report
+from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
 from vla_jax.report.curves import charts
 from vla_jax.report.marking import mark
 from vla_jax.report.measures import measures
@@ -171,6 +171,29 @@ def test_curves_of_nothing_but_nan_or_of_one_row():
 def test_curves_take_rows_that_log_different_keys():
     titles = [chart.title for chart in charts([{"step": 0, "loss": 1.0}, {"step": 0, "grad_norm": 1.0}])]
     assert titles == ["Loss", "Gradient norm"]
+
+
+def test_a_map_shows_the_image_in_grey_where_it_is_0_and_the_brightest_colour_where_it_is_large():
+    """Inferno runs from (0, 0, 4) to (252, 255, 164): three quarters of it, over 0.35 of the image's mean."""
+    image, values = np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20))
+    image[0], image[1, 0] = 255, (30, 60, 90)
+    values[10:], values[0, 0], values[0, 1] = 2.0, 2.0, 1e6
+    drawn = heat_over(image, values).astype(int)
+    assert drawn.shape == image.shape
+    for place, colour in {
+        (5, 5): (0, 0, 3),
+        (0, 5): (89, 89, 92),
+        (1, 0): (21, 21, 24),
+        (15, 5): (189, 191, 123),
+        (0, 0): (255, 255, 212),
+        (0, 1): (255, 255, 212),  # one outlier does not leave the rest black
+    }.items():
+        np.testing.assert_allclose(drawn[place], colour, atol=1, err_msg=str(place))
+
+
+def test_a_map_of_nothing_is_the_image_in_grey():
+    drawn = heat_over(np.full((4, 4, 3), 200, np.uint8), np.zeros((4, 4)))
+    np.testing.assert_allclose(drawn, np.broadcast_to([70, 70, 73], drawn.shape), atol=1)
 
 
 def test_photographs_are_shrunk_and_drawings_stay_crisp(page):

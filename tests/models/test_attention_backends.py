@@ -85,18 +85,23 @@ def test_splash_gives_the_plain_values_and_gradients(window):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_splash_reads_branches_too():
+def test_splash_gives_branches_their_plain_values_and_gradients():
     q, views = array(1, 2, 128, 2, 64), (0, 0)
     prefix = array(1, 1, 128, 2, 64), array(1, 1, 128, 2, 64)
     own = array(1, 2, 128, 2, 64), array(1, 2, 128, 2, 64)
     before, after = jnp.arange(128)[None] >= 9, jnp.ones((1, 2, 128), bool)
-    made, expected = (
-        jax.jit(branch_attention, static_argnames=("views", "backend"))(
-            q, prefix, own, before, after, views, backend=backend
-        )
-        for backend in ("splash", "xla")
-    )
+    weights = array(*q.shape)
+
+    def total(q, prefix, own, backend):
+        made = branch_attention(q, prefix, own, before, after, views, backend=backend)
+        return jnp.sum(weights * made), made
+
+    slopes = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True), static_argnums=3)
+    (ours, made), (theirs, expected) = (slopes(q, prefix, own, backend) for backend in ("splash", "xla"))
     np.testing.assert_allclose(made, expected, atol=2e-5)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert float(jnp.abs(other).max()) > 0.1
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_splash_says_which_lengths_it_takes():

@@ -29,12 +29,24 @@ def loss(ranked, top=None):
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("dtype, apart", [("float32", 1e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("top", [None, 1, 2, 3])
 @pytest.mark.parametrize("size", [3, 4, 5])
-def test_equals_the_product_formula(size, top):
+def test_equals_the_product_formula(size, top, dtype, apart):
     ranked = np.random.default_rng(size).normal(0, 3, (20, size))
     expected = [product_formula(row, top) for row in ranked]
-    np.testing.assert_allclose(compiled(jnp.array(ranked, jnp.float32), top), expected, rtol=1e-5, atol=1e-5)
+    with jax.enable_x64(True):
+        made = compiled(jnp.array(ranked, dtype), top)
+    assert made.dtype == dtype
+    np.testing.assert_allclose(made, expected, rtol=apart, atol=apart)
+
+
+def test_top_one_is_the_soft_sum_of_what_the_others_are_behind():
+    """AdaViP's loss as its paper writes it: log(1 + sum over the rejected of exp(r_j - r_w)), in float64."""
+    ranked = np.random.default_rng(7).normal(0, 3, (20, 3))
+    expected = np.log1p(np.exp(ranked[:, 1:] - ranked[:, :1]).sum(1))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(compiled(jnp.array(ranked), 1), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("top", [None, 1])

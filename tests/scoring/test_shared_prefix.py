@@ -118,12 +118,12 @@ def assert_same(made, expected):
 
 
 @functools.cache
-def expected_gradients(decoder, wanted):
+def expected_gradients(decoder, wanted, layout="a list of views and a pair"):
     """What `gradients` is given, and the plain forward's slopes."""
     model = tiny_model(language=DECODERS[decoder])
     adapter = adapter_of(model.config)
     trees = (model.params, adapter) if wanted == "params" else (adapter, model.params)
-    arguments = (*trees, *drawn(model.config), model.config, LAYOUTS["a list of views and a pair"])
+    arguments = (*trees, *drawn(model.config), model.config, LAYOUTS[layout])
     return arguments, gradients(plain, wanted, *arguments, Compute())
 
 
@@ -133,6 +133,11 @@ def expected_gradients(decoder, wanted):
 def test_gradients_are_the_plain_forwards(decoder, wanted):
     arguments, expected = expected_gradients(decoder, wanted)
     assert_same(gradients(shared, wanted, *arguments, Compute()), expected)
+
+
+def test_gradients_of_eight_branches_are_the_plain_forwards():
+    arguments, expected = expected_gradients("llama", "adapter", "8 branches")
+    assert_same(gradients(shared, "adapter", *arguments, Compute()), expected)
 
 
 @pytest.mark.parametrize("remat", ["block", "dots", "offload"])
@@ -152,6 +157,25 @@ def test_what_is_not_kept_is_computed_again(remat, more, unroll):
         return lowered.compile().cost_analysis()["flops"]
 
     assert operations(Compute(remat=remat, unroll=unroll)) > more * operations(Compute(unroll=unroll))
+
+
+def test_offload_sends_the_products_with_weights_to_the_hosts_memory_and_back():
+    """As lowered for accelerators; what a CPU keeps lies in the memory of the host anyway."""
+    arguments, _ = expected_gradients("llama", "adapter")
+
+    def moves(remat, platform):
+        traced = gradient_of(shared, "adapter").trace(*arguments, Compute(remat=remat))
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        return tuple(
+            program.count(f'_xla_buffer_placement = "{memory}"') for memory in ("pinned_host", "device")
+        )
+
+    for platform in ("tpu", "cuda"):
+        there, back = moves("offload", platform)
+        # q, k, v, o, gate, up and down, each with its adapter; the loop over layers stands there once.
+        assert there == back >= 7
+        assert moves("dots", platform) == (0, 0)
+    assert moves("offload", "cpu") == (0, 0)
 
 
 @pytest.mark.parametrize("chunk, wanted", [(1, "params"), (60, "params"), (60, "adapter")])
