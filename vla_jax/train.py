@@ -106,7 +106,7 @@ def _train(
         "steps": config.train.steps,
         "batch_size": config.train.batch_size,
         "seconds": round(time.monotonic() - started, 1),
-        "records": len(run.source),
+        "records": len(run.plan.chosen),
         "skipped_records": len(run.report.bad),
         "truncated_records": len(run.report.truncated),
         "command": command,
@@ -176,7 +176,7 @@ def _say(line: str) -> None:
 
 def _announce(run: Run, workdir: Path) -> None:
     origins = ", ".join(f"{origin} ({count})" for origin, count in run.report.origins.most_common())
-    print(f"{run.config.recipe}: {len(run.source)} records, {len(run.report.bad)} bad, into {workdir}")
+    print(f"{run.config.recipe}: {len(run.plan.chosen)} records, {len(run.report.bad)} bad, into {workdir}")
     if isinstance(run.source, Files):
         print(run.preflight.table(run.encoder, len(run.report.bad)))
         prompts, answers = zip(*run.shapes(), strict=True)

@@ -58,6 +58,39 @@ def test_a_plan_of_nothing_is_refused(num_records, batch_size, problem):
         BatchPlan(num_records, batch_size, 0)
 
 
+# --- a part of the records -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lengths", [None, np.random.default_rng(0).integers(1, 50, (100, 2))])
+def test_of_a_limited_plan_every_epoch_shows_its_choice_once_and_nothing_else(lengths):
+    plan = BatchPlan(100, 8, seed=3, limit=32, lengths=lengths)
+    walked = np.concatenate([plan.indices(step) for step in range(32)])
+    np.testing.assert_array_equal(
+        np.bincount(walked, minlength=100), 8 * np.isin(np.arange(100), plan.chosen)
+    )
+    assert len(plan.chosen) == 32 and plan.epoch(4) == 1
+    assert set(plan.records(steps=1)) <= set(plan.chosen)
+
+
+def test_a_choice_depends_on_the_seed_and_grows_with_the_limit():
+    """So that runs on 5,000, 7,000 and 10,000 records differ in what is added alone."""
+    small, large, other = (
+        BatchPlan(100, 8, seed, limit=limit).chosen for seed, limit in ((0, 20), (0, 50), (1, 20))
+    )
+    assert set(small) < set(large) and set(small) != set(other)
+    # From all over the file, whatever it is sorted by.
+    assert small.min() < 20 and small.max() > 80
+    np.testing.assert_array_equal(BatchPlan(100, 8, 0).chosen, np.arange(100))
+
+
+def test_as_many_as_there_are_may_be_chosen_and_no_more():
+    np.testing.assert_array_equal(BatchPlan(100, 8, 0, limit=100).chosen, np.arange(100))
+    with pytest.raises(
+        ValueError, match="data.limit is 7,000, and there are 5,000 records; lower it, or set it to 0"
+    ):
+        BatchPlan(5000, 8, 0, limit=7000)
+
+
 # --- mixtures and lengths ------------------------------------------------------------------------------
 
 PARTS = (Part(70, 1.0), Part(30, 3.0), Part(7, 0.5))
@@ -126,6 +159,7 @@ def test_the_records_to_measure_decide_every_batch_that_is_asked_for():
     "options, problem",
     [
         ({"lengths": np.zeros(5)}, "5 lengths for 107 records"),
+        ({"mixture": PARTS, "limit": 9}, "data.limit is for one source of data"),
         ({"mixture": PARTS[:2]}, "hold not 107 records together"),
         ({"mixture": (Part(106, 1.0), Part(1, 1e-9))}, "at weight 1e-09 is never read"),
         ({"mixture": (Part(107, 1.0), Part(0, 1.0))}, "a part of 0 records"),

@@ -34,7 +34,7 @@ def source(tmp_path):
 
 def test_tokens_cuts_images_and_bad_records_are_counted(source):
     report = RecordReport()
-    found = preflight(Reader(source, ENCODER), report, skip=True, most=0)
+    found = preflight(Reader(source, ENCODER), np.arange(6), report, skip=True, most=0)
     encoded = [ENCODER.encode(source[i]) for i in (0, 1, 2, 4, 5)]
     assert found.prompts == [len(row.prefix) for row in encoded]
     assert found.images == [4, 4, 0, 4, 4]
@@ -51,7 +51,8 @@ def test_tokens_cuts_images_and_bad_records_are_counted(source):
 
 
 def test_a_sample_reaches_from_the_first_record_to_the_last():
-    assert sample(5, 0) == sample(5, 9) == [0, 1, 2, 3, 4]
-    taken = sample(1000, 11)
+    assert sample(np.arange(5), 0) == sample(np.arange(5), 9) == [0, 1, 2, 3, 4]
+    assert sample(np.array([2, 7, 9]), 2) == [2, 9]
+    taken = sample(np.arange(1000), 11)
     assert taken[0] == 0 and taken[-1] == 999 and len(set(taken)) == 11
     np.testing.assert_allclose(np.diff(taken), 99.9, atol=1)

@@ -67,6 +67,12 @@ def test_differences_name_every_field_with_both_values():
         ({"data.box_format": "xywh_pixels"}, "data.box_format is set"),
         ({"data.flip_labels": True}, "data.flip_labels is set"),
         ({"data.source": "preference_folder", "data.size": 3}, "data.size is set"),
+        ({"data.limit": 3}, "data.limit is set, but data.source=world_supervised"),
+        ({"data.source": "mixture", "data.limit": 3}, "data.limit is set, but data.source=mixture"),
+        (
+            {"data.source": "trl", "data.limit": -3},
+            "data.limit is -3; give a number of records, or 0 for all",
+        ),
         ({"lora.alpha": 2.0}, "lora.alpha is set, but lora.rank=0"),
         ({"lora.targets": "q_proj"}, "lora.targets is set"),
         ({"lora.rank": 4, "train.frozen": "^vision/"}, "train.frozen is set"),

@@ -177,7 +177,8 @@ def test_a_reward_model_learns_a_new_head(tmp_path):
     assert model.config.reward_head
     assert largest_change(start, model.params["reward"]["score"]) > 1e-3
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert {"rewards/accuracies", "rewards/margins", "rewards/chosen"} <= rows[0].keys()
+    assert {"rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected"} <= rows[0].keys()
+    assert {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens"} <= rows[0].keys()
 
 
 def test_a_reward_is_read_at_the_last_token_of_the_answer():

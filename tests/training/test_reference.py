@@ -12,7 +12,7 @@ from PIL import Image
 from tests.small_models import tiny_model
 from vla_jax.data.reference_cache import ReferenceCache, StaleCacheError
 from vla_jax.training import reference
-from vla_jax.training.assembly import assemble
+from vla_jax.training.assembly import assemble, check_data
 from vla_jax.training.configuration import check, default_config
 from vla_jax.training.tracking import read_metrics
 
@@ -131,6 +131,25 @@ def test_each_bucket_is_compiled_once_while_the_cache_is_filled(tmp_path, monkey
     run.reference(method, run.model.params)
     # One program more for the second record, and nothing at all for those that follow.
     assert compiled == [compiled[0]] + [compiled[0] + 1] * 7, compilations
+
+
+def test_a_part_of_the_records_shares_its_cache_with_the_whole(folder, tmp_path, scored):
+    """As an ablation of the amount of data does: nothing else is read, and nothing is scored twice."""
+
+    def built(limit):
+        scored.clear()
+        config = configured(
+            folder, recipe="dpo", **{"data.limit": limit, "reference.path": str(tmp_path / "cache")}
+        )
+        run = assemble(config, MODEL)
+        run.reference(run.method(), run.model.params)
+        assert run.preflight.records == len(run.preflight.prompts) == (limit or 6)
+        return set(sum(scored, []))
+
+    part, rest = built(4), built(0)
+    assert len(part) == 4 and rest == set(range(6)) - part
+    with pytest.raises(ValueError, match="data.limit is 7, and there are 6 records"):
+        check_data(configured(folder, **{"data.limit": 7}))
 
 
 @pytest.mark.parametrize(

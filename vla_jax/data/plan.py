@@ -12,7 +12,7 @@ _SORTED_STEPS = 32
 # Places in which every source of a mixture has exactly its share, to four digits.
 _BLOCK = 10_000
 # What a random generator is for, beside the seed.
-_SHARES, _WINDOWS = 1, 2
+_SHARES, _WINDOWS, _CHOICE = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,12 @@ class BatchPlan:
       mixture: the sources; empty where there is one.
       lengths: tokens of each record's prompt and of its longest response; where given, batches are made of
         records of like lengths, and every host knows how long a batch is without reading all of it.
+      limit: how many of the records batches are made of, a random choice that a larger limit only adds to;
+        0 takes all, as of a mixture it must.
 
     Raises:
-      ValueError: where there is nothing to make a batch of, or the parts do not make the whole.
+      ValueError: where there is nothing to make a batch of, fewer records than the limit, a limit of a
+        mixture, or the parts do not make the whole.
     """
 
     num_records: int
@@ -53,12 +56,20 @@ class BatchPlan:
     seed: int
     mixture: tuple[Part, ...] = ()
     lengths: Int[np.ndarray, "n 2"] | None = None
+    limit: int = 0
 
     def __post_init__(self) -> None:
         if self.num_records < 1:
             raise ValueError("the data set is empty: there is nothing to make a batch of")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.limit > self.num_records:
+            raise ValueError(
+                f"data.limit is {self.limit:,}, and there are {self.num_records:,} records; lower it, or set "
+                "it to 0 to take them all"
+            )
+        if self.limit and self.mixture:
+            raise ValueError("data.limit is for one source of data; give the parts of a mixture weights")
         if self.lengths is not None and self.lengths.shape != (self.num_records, 2):
             raise ValueError(f"there are {len(self.lengths)} lengths for {self.num_records} records")
         if self.mixture:
@@ -70,6 +81,13 @@ class BatchPlan:
                         f"a part of {part.size} records at weight {part.weight} is never read; give it "
                         f"records and a weight of at least one in {_BLOCK:,}, or leave it out"
                     )
+
+    @property
+    def chosen(self) -> Int[np.ndarray, " n"]:
+        """Every record that batches are made of, in ascending order."""
+        if not self.limit:
+            return np.arange(self.num_records)
+        return _choice(self.num_records, self.limit, self.seed)
 
     def indices(self, step: int) -> Int[np.ndarray, " b"]:
         """Source indices of the records in batch `step`, counted from 0."""
@@ -96,10 +114,12 @@ class BatchPlan:
 
     def epoch(self, step: int) -> float:
         """How many epochs are done when `step` batches are; of a mixture, on average over its records."""
-        return step * self.batch_size / self.num_records
+        return step * self.batch_size / (self.limit or self.num_records)
 
     def _at(self, places: Int[np.ndarray, " p"]) -> Int[np.ndarray, " p"]:
         """The records at these places of the endless sequence."""
+        if self.limit:
+            return self.chosen[_walked(self.limit, (self.seed,), places)]
         if not self.mixture:
             return _walked(self.num_records, (self.seed,), places)
         sources, ranks = _assigned(self.mixture, self.seed, places)
@@ -124,6 +144,12 @@ def _walked(size: int, seed: tuple[int, ...], places: Int[np.ndarray, " p"]) -> 
 @lru_cache(maxsize=16)
 def _order(size: int, seed: tuple[int, ...]) -> Int[np.ndarray, " n"]:
     return np.random.default_rng(list(seed)).permutation(size)
+
+
+@lru_cache(maxsize=4)
+def _choice(size: int, count: int, seed: int) -> Int[np.ndarray, " n"]:
+    """So many of the records at random, in ascending order."""
+    return np.sort(np.random.default_rng([seed, _CHOICE]).permutation(size)[:count])
 
 
 def _shares(mixture: tuple[Part, ...]) -> Int[np.ndarray, " s"]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Int
 from tqdm import tqdm
 
 from vla_jax.data.encoding import Encoded, Encoder
@@ -18,7 +19,7 @@ class Preflight:
     """What was found in the records that were encoded.
 
     Attributes:
-      records: size of the data set.
+      records: how many training may read.
       prompts: tokens of each prompt, its images' included.
       images: tokens of each prompt's images.
       responses: tokens of each response before it is cut, by role.
@@ -75,11 +76,14 @@ class Preflight:
         return "\n".join(f"  {name:<{widest}}  {value}" for name, value in rows)
 
 
-def preflight(reader: Reader, report: RecordReport, skip: bool, most: int) -> Preflight:
+def preflight(
+    reader: Reader, records: Int[np.ndarray, " n"], report: RecordReport, skip: bool, most: int
+) -> Preflight:
     """Reads records whole, as training will, with a progress bar where there are many.
 
     Args:
       reader: reads them.
+      records: indices of those that training may read.
       report: filled along the way.
       skip: whether bad records are skipped.
       most: how many to read, evenly spread; 0 reads all.
@@ -87,8 +91,8 @@ def preflight(reader: Reader, report: RecordReport, skip: bool, most: int) -> Pr
     Raises:
       DataError: at a bad record, unless they are skipped, and at one too many.
     """
-    found = Preflight(len(reader.source), empty_rows=getattr(reader.source, "empty_rows", 0))
-    indices = sample(len(reader.source), most)
+    found = Preflight(len(records), empty_rows=getattr(reader.source, "empty_rows", 0))
+    indices = sample(records, most)
     every = 0.1 if sys.stderr.isatty() else 10
     # Of a few, a bar would only flicker.
     with tqdm(indices, "preflight", unit="record", mininterval=every, leave=False, delay=1) as bar:
@@ -98,11 +102,11 @@ def preflight(reader: Reader, report: RecordReport, skip: bool, most: int) -> Pr
     return found
 
 
-def sample(records: int, most: int) -> list[int]:
-    """At most so many indices of records, evenly spread from the first to the last; 0 gives all."""
-    if not most or most >= records:
-        return list(range(records))
-    return np.linspace(0, records - 1, most).astype(int).tolist()
+def sample(records: Int[np.ndarray, " n"], most: int) -> list[int]:
+    """At most so many of the records, evenly spread from the first to the last; 0 gives all."""
+    if not most or most >= len(records):
+        return records.tolist()
+    return records[np.linspace(0, len(records) - 1, most).astype(int)].tolist()
 
 
 def _spread(lengths: Sequence[int]) -> str:

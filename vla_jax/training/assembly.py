@@ -80,11 +80,12 @@ def check_data(config: ConfigDict) -> None:
 
     Raises:
       DataError: at the first bad record, unless bad records are skipped.
-      ValueError: where there is no such source.
+      ValueError: where there is no such source, or it has fewer records than data.limit.
     """
     source = open_source(config.data.to_dict(), world_of(config, config.model.vision.image_size))
+    chosen = _plan(config, source).chosen
     if config.data.on_bad_record != "skip" and isinstance(source, Files):
-        for index in sample(len(source), config.data.preflight):
+        for index in sample(chosen, config.data.preflight):
             source[index]
 
 
@@ -120,17 +121,20 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
     held_out = open_held_out(data, world, watched.path, watched.records) if watched.every else None
     skips = config.data.on_bad_record == "skip"
     encoder, report = encoder_of(config, model, recipe), report if report is not None else RecordReport()
-    report.most_bad = int(config.data.max_bad_fraction * len(source)) if skips else None
+    plan = _plan(config, source)
+    report.most_bad = int(config.data.max_bad_fraction * len(plan.chosen)) if skips else None
     # The world's records are all alike.
     most = config.data.preflight if isinstance(source, Files) else 1
-    found = preflight(Reader(source, encoder), report, skips, most)
+    found = preflight(Reader(source, encoder), plan.chosen, report, skips, most)
     if not report.box_origins:
         raise DataError(
             config.data.path, "whole file", "no record of it can be used", "see bad_records.jsonl"
         )
     if len(recipe.view_names) > 1 and found.without_image == len(found.prompts):
         raise ValueError(f"recipe {config.recipe!r} compares images, and no record that was read has one")
-    plan = _plan(config, source, encoder, report)
+    if encoder.length_multiple:
+        measured = plan.records(config.train.steps)
+        plan = replace(plan, lengths=measure(Reader(source, encoder), measured, report, skips))
     return Run(config, mesh, model, recipe, source, held_out, encoder, plan, report, found)
 
 
@@ -195,12 +199,7 @@ def _trained_paths(config: ConfigDict, model: Model, recipe: Recipe) -> list[str
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
-def _plan(config: ConfigDict, source: Source, encoder: Encoder, report: RecordReport) -> BatchPlan:
-    """Which records make which batch: those of like lengths, where batches are padded to their own."""
+def _plan(config: ConfigDict, source: Source) -> BatchPlan:
+    """Which records make which batch, as long as nobody knows how long they are."""
     mixture = source.parts if isinstance(source, Mixture) else ()
-    plan = BatchPlan(len(source), config.train.batch_size, config.seed, mixture)
-    if not encoder.length_multiple:
-        return plan
-    skips = config.data.on_bad_record == "skip"
-    lengths = measure(Reader(source, encoder), plan.records(config.train.steps), report, skips)
-    return replace(plan, lengths=lengths)
+    return BatchPlan(len(source), config.train.batch_size, config.seed, mixture, limit=config.data.limit)

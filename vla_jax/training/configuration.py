@@ -61,6 +61,9 @@ def default_config() -> ConfigDict:
                 "mixture": (),
                 "images": "",  # where its image paths start; by default where the file lies
                 "max_images": 1,  # of a record; one with more is bad
+                # Records of a file to train on, chosen by the seed; a larger number keeps those of a smaller
+                # one, and 0 takes all.
+                "limit": 0,
                 "box_format": "xyxy_pixels",  # preference_folder: xyxy_pixels, xywh_pixels or xyxy_normalised
                 "on_bad_record": "error",  # error, or skip: counted and listed in bad_records.jsonl
                 "max_bad_fraction": 0.01,  # of all records; more that are skipped stop the run
@@ -176,6 +179,8 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             f"train.microbatch_size is {part}; it must divide train.batch_size ({rows}), or be 0"
         )
+    if config.data.limit < 0:
+        raise ValueError(f"data.limit is {config.data.limit}; give a number of records, or 0 for all")
     check_choices(config.data.to_dict())
     check_rules(config.sharding.to_dict())
     if config.train.on_nonfinite not in ("stop", "skip"):
@@ -244,8 +249,8 @@ def _unread_of_data(source: str) -> list[str]:
     """Fields of the `data` section that say nothing of a source."""
     if source in WORLDS:
         flips = [] if source == "world_preference" else ["flip_labels"]
-        return ["path", "images", "max_images", "mixture", "box_format", "preflight", *flips]
-    files = ["path", "images"] if source == MIXTURE else ["mixture"]
+        return ["path", "images", "max_images", "mixture", "limit", "box_format", "preflight", *flips]
+    files = ["path", "images", "limit"] if source == MIXTURE else ["mixture"]
     boxes = [] if source in (PREFERENCE_FOLDER, MIXTURE) else ["box_format"]
     return ["size", "flip_labels", *files, *boxes]
 

@@ -238,7 +238,7 @@ def test_rows_without_a_pair_are_counted(tmp_path):
         r"rows without any +2\n", table
     )
     encoder = Encoder(tiny_tokenizer(), ImageProcessor.square(24), 4, (CHOSEN, REJECTED))
-    found = preflight(Reader(source, encoder), RecordReport(), skip=False, most=0)
+    found = preflight(Reader(source, encoder), np.arange(1), RecordReport(), skip=False, most=0)
     assert re.search(r"rows without any +2\n", found.table(encoder, bad=0))
     assert Mixture([source], [1]).empty_rows == 2
     with pytest.raises(DataError, match="there is no usable record in it"):
