@@ -30,7 +30,7 @@ from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
-from vla_jax.parallel import connect, end_alone, is_first, wait_for_all
+from vla_jax.parallel import connect, end_alone, is_first, loading, wait_for_all
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
 from vla_jax.training.assembly import assemble, check_data, fresh_model
 from vla_jax.training.bad_records import ListedReport
@@ -126,7 +126,8 @@ def _train(
 def base_model(config: ConfigDict) -> Model:
     """The model training starts from: loaded, made once by another configuration, or fresh."""
     if config.base.model:
-        return load_model(Path(config.base.model))
+        with loading():
+            return load_model(Path(config.base.model))
     if not config.base.config:
         return fresh_model(config)
     base = load_config(Path(config.base.config))
@@ -139,7 +140,8 @@ def base_model(config: ConfigDict) -> Model:
     if not (folder / "model").is_dir():
         print(f"base model: {config.base.config} into {folder}, once")
         train(base, folder)
-    return load_model(folder)
+    with loading():
+        return load_model(folder)
 
 
 def load_config(path: Path) -> ConfigDict:

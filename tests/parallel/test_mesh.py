@@ -15,7 +15,15 @@ from vla_jax.data.world import PreferenceWorld, WorldConfig
 from vla_jax.models import llava, parameters
 from vla_jax.models.compute import Compute
 from vla_jax.models.target import Target
-from vla_jax.parallel import RULES, batch_sharding, make_mesh, on_mesh, parameter_shardings, replicated
+from vla_jax.parallel import (
+    RULES,
+    batch_sharding,
+    loading,
+    make_mesh,
+    on_mesh,
+    parameter_shardings,
+    replicated,
+)
 from vla_jax.recipes import named
 from vla_jax.training.step import Method, Trained, make_step
 
@@ -79,6 +87,8 @@ def compare_meshes():
     """What `train` gives on one device and on meshes of eight."""
     assert jax.device_count() == DEVICES
     single = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    with loading():
+        assert jnp.zeros(3).devices() == {jax.local_devices(backend="cpu")[0]}
     return {"1x1x1": train(single), **{name: train(make_mesh(*sizes)) for name, sizes in MESHES.items()}}
 
 

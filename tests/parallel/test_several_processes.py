@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.tiny_runs import last_checkpoint, losses, run, start_together
-from vla_jax.parallel.processes import connect
 
 STEPS = 8
 SETTINGS = (
@@ -77,8 +76,3 @@ def test_one_that_is_killed_ends_all_and_any_number_goes_on(tmp_path):
     whole = run("world_dpo", tmp_path / "whole", *settings)
     assert whole.returncode == 0, whole.stderr
     np.testing.assert_allclose(losses(workdir), losses(tmp_path / "whole"), atol=1e-4, rtol=0)
-
-
-def test_flags_of_several_processes_belong_together():
-    with pytest.raises(ValueError, match="belong together"):
-        connect("127.0.0.1:1234", processes=2)

@@ -13,7 +13,7 @@ from vla_jax.models.target import Target
 ATTENTION_BACKENDS = ("xla", "splash", "cudnn")
 REMAT_POLICIES = ("none", "block", "dots", "offload")
 # Kinds of machine on which a backend has been compared with the plain one.
-_VERIFIED = {"xla": ("cpu", "gpu", "tpu"), "splash": ("cpu",), "cudnn": ()}
+_VERIFIED = {"xla": ("cpu", "gpu", "tpu"), "splash": ("cpu",), "cudnn": ("gpu",)}
 
 
 @dataclass(frozen=True)

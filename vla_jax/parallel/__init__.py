@@ -13,7 +13,7 @@ from vla_jax.parallel.mesh import (
     replicated,
     rows_apart,
 )
-from vla_jax.parallel.placing import check_rows, gather, local_rows, on_mesh, place, place_batch
+from vla_jax.parallel.placing import check_rows, gather, loading, local_rows, on_mesh, place, place_batch
 from vla_jax.parallel.processes import connect, end_alone, is_first, wait_for_all
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "end_alone",
     "gather",
     "is_first",
+    "loading",
     "local_rows",
     "make_mesh",
     "on_mesh",

@@ -1,5 +1,6 @@
 """From arrays of one process to arrays on a mesh of all processes' devices, and back."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -23,6 +24,19 @@ def check_rows(mesh: Mesh, batch_size: int) -> None:
             f"a batch of {batch_size} rows cannot be spread over data={mesh.shape['data']} x "
             f"fsdp={mesh.shape['fsdp']} devices; make train.batch_size a multiple of {spread}"
         )
+
+
+def loading() -> AbstractContextManager[Any]:
+    """While it is entered, new arrays lie in the host's memory where there are several devices.
+
+    A model that is spread over all of them has no room on the first one.
+    """
+    if jax.device_count() == 1:
+        return nullcontext()
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves the processor out
+        return nullcontext()
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " p"]:
