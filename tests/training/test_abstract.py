@@ -17,11 +17,9 @@ from vla_jax.training.assembly import assemble
 from vla_jax.training.configuration import default_config
 
 CASES = {
-    "adapter": {"recipe": "lpoi", "lora.rank": 2},
     "adapter and projector": {"recipe": "dpo", "lora.rank": 2, "lora.modules_to_save": "^projector/"},
     "reward head": {"recipe": "reward_model", "lora.rank": 2},
-    "all but the tower": {"recipe": "adavip", "train.frozen": "^vision/"},
-    "adafactor": {"recipe": "sft", "optimizer.name": "adafactor"},
+    "all but the tower": {"recipe": "adavip", "train.frozen": "^vision/", "optimizer.name": "adafactor"},
 }
 
 
