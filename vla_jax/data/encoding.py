@@ -14,7 +14,6 @@ from vla_jax.data.anyres import layout as anyres_layout
 from vla_jax.data.changes import changed_tokens
 from vla_jax.data.chat import ChatTemplate, user_message
 from vla_jax.data.image_processing import ImageProcessor
-from vla_jax.data.images import Pixels
 from vla_jax.data.key_object import CUT_OFF, KeyObject, has_area, key_object
 from vla_jax.data.rows import record_errors
 from vla_jax.data.schema import CHOSEN, Box, DataError, Record
@@ -99,10 +98,10 @@ class Encoder:
         """
         self._check_count(record, source)
         with record_errors(source, record.key):
-            images = tuple(Pixels(image.pixels(), image.name) for image in record.images)
+            images = tuple(image.decoded() for image in record.images)
         sizes = [image.size for image in images]
         prefix, encoded = self._texts(record, sizes, source)
-        tiles = [self.processor(image.array) for image in images]
+        tiles = [self.processor(image.picture) for image in images]
         key = key_object(replace(record, images=images), record.responses.get(CHOSEN, ""))
         box = self.processor.fit_box(key.box, *sizes[0]) if sizes else key.box
         limit = self.max_completion_length

@@ -133,17 +133,22 @@ class ImageProcessor:
             )
         return self.size, self.size
 
-    def __call__(self, image: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "tiles y x 3"]:
-        """The image as one tile [1 y x 3]; with `pinpoints` the whole image, then its tiles row by row."""
+    def __call__(self, image: Image.Image | UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "tiles y x 3"]:
+        """An RGB image as one tile [1 y x 3]; with `pinpoints` the image, then its tiles row by row."""
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         if self.pinpoints:
-            return np.concatenate([self._resize(image, *self.tile_size)[None], self._tiles(image)])
-        top, left, height, width = self._padded(*image.shape[:2])
+            return np.concatenate([self._resize(picture, *self.tile_size)[None], self._tiles(picture)])
+        top, left, height, width = self._padded(picture.height, picture.width)
+        resized = self._resized(height, width)
         if self.pad_to_square:
-            # By PIL: filling an array with a colour takes NumPy a tenth of all the time an image takes.
+            if picture.width == width and resized[0] == resized[1]:
+                # PIL goes along the rows first too, but through those of one colour as well.
+                picture = picture.resize((resized[1], picture.height), self.resample)
+                width = resized[1]
             square = Image.new("RGB", (width, height), self.pad_to_square)
-            square.paste(Image.fromarray(image), (left, top))
-            image = np.asarray(square)
-        return self._resize_and_crop(image, *self._resized(height, width))[None]
+            square.paste(picture, (left, top))
+            picture = square
+        return self._resize_and_crop(picture, *resized)[None]
 
     def fit_box(self, box: Box, height: int, width: int) -> Box:
         """Where a box of an image [height width] (pixels) lies in the first tile.
@@ -182,34 +187,30 @@ class ImageProcessor:
         shortest = min(height, width)
         return int(self.size * height / shortest), int(self.size * width / shortest)
 
-    def _resize(
-        self, image: UInt8[np.ndarray, "_ _ 3"], height: int, width: int
-    ) -> UInt8[np.ndarray, "y x 3"]:
-        return np.asarray(Image.fromarray(image).resize((width, height), self.resample))
+    def _resize(self, picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "y x 3"]:
+        return np.asarray(picture.resize((width, height), self.resample))
 
-    def _resize_and_crop(
-        self, image: UInt8[np.ndarray, "_ _ 3"], height: int, width: int
-    ) -> UInt8[np.ndarray, "y x 3"]:
+    def _resize_and_crop(self, picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "y x 3"]:
         """The middle of the image resized to [height width]."""
         rows, columns = self.tile_size
         if height * width <= _PIXELS_AT_ONCE:
-            return _middle(_middle(self._resize(image, height, width), rows, axis=0), columns, axis=1)
+            return _middle(_middle(self._resize(picture, height, width), rows, axis=0), columns, axis=1)
         # A long thin image whose aspect is kept can grow to gigabytes. PIL resizes such a one along the rows
         # first, so that the crop can come between and only strips need be there at once.
-        image = _middle(self._resize(image, len(image), width), columns, axis=1)
+        image = _middle(self._resize(picture, picture.height, width), columns, axis=1)
         step = max(1, _PIXELS_AT_ONCE // height)
-        strips = [image[:, start : start + step] for start in range(0, columns, step)]
-        resized = (_middle(self._resize(strip, height, strip.shape[1]), rows, axis=0) for strip in strips)
+        strips = [Image.fromarray(image[:, start : start + step]) for start in range(0, columns, step)]
+        resized = (_middle(self._resize(strip, height, strip.width), rows, axis=0) for strip in strips)
         return np.concatenate(list(resized), axis=1)
 
-    def _tiles(self, image: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "tiles y x 3"]:
+    def _tiles(self, picture: Image.Image) -> UInt8[np.ndarray, "tiles y x 3"]:
         """The image in its best resolution, black around it, cut into tiles."""
-        height, width = image.shape[:2]
+        height, width = picture.height, picture.width
         best = best_resolution(height, width, self.pinpoints)
         rows, columns = fitted_size(height, width, best)
         canvas = np.zeros((*best, 3), np.uint8)
         top, left = (best[0] - rows) // 2, (best[1] - columns) // 2
-        canvas = _placed(self._resize(image, rows, columns), top, left, canvas)
+        canvas = _placed(self._resize(picture, rows, columns), top, left, canvas)
         side = self.tile_size[0]
         return rearrange(canvas, "(r y) (c x) rgb -> (r c) y x rgb", y=side, x=side)
 

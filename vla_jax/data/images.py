@@ -61,7 +61,11 @@ class ImageFile:
           UnreadableImageError: where there is no such file, or it is no image, a broken one, or one of more
             than `MAX_PIXELS`.
         """
-        return _decoded(self.path, self.name)
+        return np.asarray(self.decoded().picture)
+
+    def decoded(self) -> "Decoded":
+        """The image read once, to be asked often; see `pixels` for the errors."""
+        return Decoded(_decoded(self.path, self.name), self.name)
 
     def encoded(self) -> bytes:
         """The file as it is."""
@@ -91,7 +95,11 @@ class ImageBytes:
         Raises:
           UnreadableImageError: where it is no image, a broken one, or one of more than `MAX_PIXELS`.
         """
-        return _decoded(io.BytesIO(self.content), self.name)
+        return np.asarray(self.decoded().picture)
+
+    def decoded(self) -> "Decoded":
+        """The image read once, to be asked often; see `pixels` for the errors."""
+        return Decoded(_decoded(io.BytesIO(self.content), self.name), self.name)
 
     def encoded(self) -> bytes:
         """The bytes as they are."""
@@ -120,10 +128,44 @@ class Pixels:
         """RGB."""
         return self.array
 
+    def decoded(self) -> "Decoded":
+        """The same as a picture."""
+        return Decoded(Image.fromarray(self.array), self.name)
+
+    def encoded(self) -> bytes:
+        """As PNG."""
+        return self.decoded().encoded()
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """An image as PIL holds it, which it takes no copy to resize.
+
+    Attributes:
+      picture: upright, RGB.
+      name: what an error calls it.
+    """
+
+    picture: Image.Image = field(repr=False)
+    name: str = "picture"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.picture.height, self.picture.width
+
+    def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
+        """RGB."""
+        return np.asarray(self.picture)
+
+    def decoded(self) -> "Decoded":
+        """Itself."""
+        return self
+
     def encoded(self) -> bytes:
         """As PNG."""
         with io.BytesIO() as file:
-            Image.fromarray(self.array).save(file, "png")
+            self.picture.save(file, "png")
             return file.getvalue()
 
 
@@ -163,13 +205,14 @@ def _size(file: Path | io.BytesIO, name: str) -> tuple[int, int]:
         return (image.width, image.height) if lying else (image.height, image.width)
 
 
-def _decoded(file: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "y x 3"]:
+def _decoded(file: Path | io.BytesIO, name: str) -> Image.Image:
     """The first frame, upright, as RGB; transparency is dropped, as the processors of transformers do."""
     with _opened(file, name) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):
-            return np.repeat(_narrowed(np.asarray(upright), name)[..., None], 3, axis=2)
-        return np.asarray(upright.convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+            return Image.fromarray(np.repeat(_narrowed(np.asarray(image), name)[..., None], 3, axis=2))
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _narrowed(wide: np.ndarray, name: str) -> UInt8[np.ndarray, "y x"]:

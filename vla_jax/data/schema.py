@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from vla_jax.data.images import UnreadableImageError
+from vla_jax.data.images import Decoded, UnreadableImageError
 
 CHOSEN = "chosen"
 REJECTED = "rejected"
@@ -49,6 +49,9 @@ class Picture(Protocol):
 
     def pixels(self) -> UInt8[np.ndarray, "y x 3"]:
         """RGB."""
+
+    def decoded(self) -> Decoded:
+        """Itself, read once, to be asked often."""
 
     def encoded(self) -> bytes:
         """The image as a file."""
