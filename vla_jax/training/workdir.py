@@ -50,11 +50,14 @@ def check_free(path: Path, config: ConfigDict) -> list[str]:
 
 def _recorded(record: Path) -> dict[str, Any]:
     try:
-        return json.loads(record.read_text())
+        recorded = json.loads(record.read_text())
+        if not isinstance(recorded, dict):
+            raise ValueError(f"it holds a {type(recorded).__name__}, not the fields of a configuration")
     except ValueError as error:
         raise WorkdirError(
             f"{record} cannot be read ({error}); restore it, or choose another --workdir"
         ) from None
+    return recorded
 
 
 def is_claimed(path: Path) -> bool:
