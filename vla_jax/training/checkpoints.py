@@ -1,5 +1,6 @@
 """Checkpoints with orbax: the train state beside the counters that go on with it."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,11 +38,14 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int, base: str = "", best: str = "", greater: bool = False):
         self._path, self._base = path.absolute(), base
         policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
-        if best:
+        # Those of a run that chose by another metric before hold no value of this one.
+        worst = -math.inf if greater else math.inf
+        measured = (lambda metrics: metrics.get(best, worst)) if best else None
+        if measured:
             # Orbax sorts ascending and keeps the last.
             policies.append(
                 managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[best],
+                    get_metric_fn=measured,
                     reverse=not greater,
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -50,6 +54,8 @@ class Checkpoints:
         self._best = best
         options = ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(policies),
+            # Without it the metric is not written, and after a restart nobody knows which was best.
+            best_fn=measured,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
         )
@@ -78,7 +84,8 @@ class Checkpoints:
             return
         known = {"base": self._base, **counters}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), counters=ocp.args.JsonSave(known))
-        measured = {self._best: metrics[self._best]} if metrics and self._best in metrics else None
+        value = (metrics or {}).get(self._best, math.nan)
+        measured = {self._best: value} if math.isfinite(value) else None
         self._manager.save(step, args=items, metrics=measured)
 
     def restore(self, like: TrainState) -> tuple[TrainState, Mapping[str, Any]] | None:
