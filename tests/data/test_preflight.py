@@ -1,5 +1,7 @@
 """What is said before the first step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,27 @@ def test_tokens_cuts_images_and_bad_records_are_counted(source):
     assert (
         report.truncated == {row.record_id for row in encoded if row.truncated} and len(report.truncated) == 2
     )
+
+
+def test_pairs_that_differ_behind_the_cut_or_nowhere_are_counted(tmp_path):
+    folder = image_folder(tmp_path)
+    begin = "A cat that sleeps on a red mat in the sun"
+    answers = [
+        (f"{begin} and a dog.", f"{begin} and a tree."),
+        (f"{begin}.", begin),
+        ("A cat.", "A cat."),
+        ("A cat.", "A dog."),
+        (f"A cat {begin}.", f"A dog {begin}."),
+    ]
+    pair = {"img_path": "a.png", "prompt": "What?"}
+    lines = [pair | {"chosen": chosen, "rejected": rejected} for chosen, rejected in answers]
+    reader = Reader(read("mdpo", as_jsonl(folder, lines), folder), ENCODER)
+    found = preflight(reader, np.arange(5), RecordReport(), skip=False, most=0)
+    assert found.alike == 3
+    assert "alike once cut    3, chosen and rejected" in found.table(ENCODER, 0)
+    alone = replace(reader, encoder=replace(ENCODER, responses=(CHOSEN,)))
+    found = preflight(alone, np.arange(5), RecordReport(), skip=False, most=0)
+    assert "alike" not in found.table(alone.encoder, 0)
 
 
 def test_a_sample_reaches_from_the_first_record_to_the_last():

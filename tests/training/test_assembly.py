@@ -1,5 +1,6 @@
 """A run is put together from its configuration: models made anew, models imported, models refused."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -9,7 +10,8 @@ import pytest
 
 from tests.small_models import tiny_model
 from vla_jax.interop import Model
-from vla_jax.training.assembly import assemble, fresh_model
+from vla_jax.training.assembly import assemble, check_model, fresh_model
+from vla_jax.training.beginning import recipe_of
 from vla_jax.training.configuration import default_config
 
 # As large as the world can be drawn.
@@ -81,3 +83,18 @@ def test_a_fresh_model_keeps_every_patch_of_a_tower_without_a_class_token():
     # Padding is 0 once normalised, as in LLaVA-1.5.
     assert model.processor.pad_to_square == (127, 127, 127)
     assert model.processor.to_dict(model.config.vision.pixel_mean, model.config.vision.pixel_std)
+
+
+def test_rows_that_are_longer_than_the_model_was_made_for_are_refused_by_field():
+    def made_for(tokens):
+        config = json.dumps({"text_config": {"max_position_embeddings": tokens}}).encode()
+        return replace(MODEL, files={"config.json": config})
+
+    config = lora_run()
+    config.data.max_prompt_length = 96
+    check_model(config, made_for(120), recipe_of(config))
+    with pytest.raises(
+        ValueError,
+        match=r"data.max_prompt_length \+ data.max_completion_length is 120, and .* 119 tokens; lower them",
+    ):
+        assemble(config, made_for(119))

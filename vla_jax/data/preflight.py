@@ -12,6 +12,7 @@ from tqdm import tqdm
 from vla_jax.data.encoding import Encoded, Encoder
 from vla_jax.data.loading import Reader
 from vla_jax.data.record_report import RecordReport
+from vla_jax.data.schema import CHOSEN, REJECTED
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Preflight:
       responses: tokens of each response before it is cut, by role.
       without_image: records without an image.
       repeated_images: records whose images look to the model like those of a record before.
+      alike: records whose chosen and rejected responses are the same once they are cut; their texts teach
+        nothing.
       empty_rows: rows of the files that hold no record, as those of VLFeedback without a pair.
     """
 
@@ -34,6 +37,7 @@ class Preflight:
     responses: dict[str, list[int]] = field(default_factory=dict)
     without_image: int = 0
     repeated_images: int = 0
+    alike: int = 0
     empty_rows: int = 0
     _prints: set[bytes] = field(default_factory=set, repr=False)
 
@@ -43,6 +47,8 @@ class Preflight:
         self.images.append(encoded.image_tokens)
         for role, length in zip(roles, encoded.lengths, strict=True):
             self.responses.setdefault(role, []).append(length)
+        cut = dict(zip(roles, encoded.responses, strict=True))
+        self.alike += {CHOSEN, REJECTED} <= cut.keys() and np.array_equal(cut[CHOSEN], cut[REJECTED])
         if not encoded.image_tokens:
             self.without_image += 1
             return
@@ -68,6 +74,8 @@ class Preflight:
         for role, lengths in self.responses.items():
             cut = sum(length > limit for length in lengths)
             rows.append((f"{role} tokens", f"{_spread(lengths)}, limit {limit}, {cut:,} cut"))
+        if {CHOSEN, REJECTED} <= self.responses.keys():
+            rows.append(("alike once cut", f"{self.alike:,}, chosen and rejected"))
         rows += [
             ("without image", f"{self.without_image:,}"),
             ("repeated image", f"{self.repeated_images:,}"),
