@@ -66,7 +66,8 @@ def start_together(count: int, *arguments: str | Path) -> list[subprocess.Popen[
 
 
 def losses(workdir: Path) -> list[float]:
-    return [row["loss"] for row in read_metrics(workdir / "metrics.jsonl")]
+    """Of every step; an evaluation is a row without one."""
+    return [row["loss"] for row in read_metrics(workdir / "metrics.jsonl") if "loss" in row]
 
 
 def last_checkpoint(workdir: Path) -> int:

@@ -39,7 +39,7 @@ class Chart:
 
 
 _CHARTS: tuple[tuple[str, Mapping[str, tuple[str, str]]], ...] = (
-    ("Loss", {"loss": ("loss", BLUE)}),
+    ("Loss", {"loss": ("loss", BLUE), "eval_loss": ("held out", ORANGE)}),
     (
         "Implicit rewards",
         {

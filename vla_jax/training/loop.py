@@ -183,6 +183,8 @@ class _Log:
 
     def _guard(self, step: int, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
+        # A jitted function gives its metrics by name; the gradient follows from all the others.
+        bad.sort(key=lambda name: name == "grad_norm")
         if not bad:
             self._skipped = 0
             return

@@ -1,5 +1,6 @@
 """A window of steps that JAX's profiler watches; open the trace in TensorBoard or Perfetto."""
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +27,14 @@ class Profiler:
       config: the window.
       folder: where the trace goes.
       done: steps done before.
+
+    Raises:
+      ValueError: where the profiler would end the process.
     """
 
     def __init__(self, config: ProfileConfig, folder: Path, done: int):
+        if config.steps:
+            _check_profiler()
         self._first = done + 1 + config.start
         self._last, self._folder, self._running = self._first + config.steps, folder, False
 
@@ -50,3 +56,13 @@ class Profiler:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+
+
+def _check_profiler() -> None:
+    """libtpu's part of the profiler, loaded wherever it is installed, crashes where there is no TPU."""
+    asked = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if not asked and jax.default_backend() != "tpu" and importlib.util.find_spec("libtpu"):
+        raise ValueError(
+            "profile.steps is set, and JAX's profiler crashes where libtpu is installed and no TPU is there; "
+            f"set JAX_PLATFORMS={jax.default_backend()} in the environment, or leave it at 0"
+        )

@@ -64,6 +64,7 @@ class Tracker:
         wandb: WandbConfig = WandbConfig(),
         config: Mapping[str, Any] | None = None,
     ):
+        self._wandb = _wandb_run(wandb, workdir, config or {}) if wandb.project else None
         self._path, self._batch_size = workdir / "metrics.jsonl", batch_size
         keep = [row for row in read_metrics(self._path) if row["step"] <= start]
         self._means = _Means()
@@ -74,7 +75,6 @@ class Tracker:
         os.replace(partial, self._path)
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
-        self._wandb = _wandb_run(wandb, workdir, config or {}) if wandb.project else None
         self._bar = tqdm(
             total=steps,
             initial=start,
