@@ -227,6 +227,28 @@ def test_each_bucket_is_compiled_once_and_nothing_in_a_second_pass(tmp_path, mon
     assert compiled[-1] == compiled[-12], compilations[compiled[-12] :]
 
 
+def test_held_out_records_are_measured_while_training_and_the_best_state_is_kept(tmp_path):
+    config = configured(
+        **{
+            "train.steps": 6,
+            "evaluation.every": 2,
+            "evaluation.records": 6,  # a batch and a half
+            "checkpoint.keep": 1,
+            "checkpoint.best_metric": "eval_rewards/margins",
+            "checkpoint.greater_is_better": True,
+            "optimizer.learning_rate": 0.3,
+        }
+    )
+    run = assemble(config, MODEL)
+    run.train(tmp_path / "run", "train")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    measured = {row["step"]: row["eval_rewards/margins"] for row in rows if "eval_loss" in row}
+    assert measured.keys() == {2, 4, 6} and len(set(measured.values())) == 3
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    kept = {int(file.name) for file in (tmp_path / "run" / "checkpoints").iterdir() if file.name.isdigit()}
+    assert kept == {6, max(measured, key=measured.get)}
+
+
 def test_an_image_in_tiles_is_trained_on_tile_by_tile():
     config = tiny_config(anyres=True)
     params = draw(llava.table(config))

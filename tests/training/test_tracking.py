@@ -62,7 +62,9 @@ def test_smoothed_metrics_are_the_means_weighed_by_their_age_also_after_a_restar
 def test_memory_held_is_logged_and_what_is_not_finite_is_not(tmp_path):
     with Tracker(tmp_path, 0, steps=1, batch_size=2, title="test") as tracker:
         tracker.log(1, {"loss": float("nan"), "grad_norm": 2.0})
-    (row,) = read_metrics(tmp_path / "metrics.jsonl")
+        tracker.log_evaluation(1, {"eval_loss": float("inf"), "eval_rewards/margins": 2.0})
+    row, evaluation = read_metrics(tmp_path / "metrics.jsonl")
+    assert evaluation == {"step": 1, "eval_rewards/margins": 2.0}
     assert 0.01 < row["memory/host_gib"] < 1e4
     assert "loss" not in row and "ema/loss" not in row and row["grad_norm"] == 2.0
 

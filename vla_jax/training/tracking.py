@@ -92,13 +92,10 @@ class Tracker:
         self.close()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs one step; adds smoothed metrics, memory held, and `examples_per_second` over the last steps.
-
-        What is not finite is left out: no JSON holds it.
-        """
+        """Logs one step, with smoothed metrics, memory held, and `examples_per_second` of the last steps."""
         self._times.append(time.perf_counter())
         seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
-        row = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        row = _finite(metrics)
         row |= self._means.add(row)
         row |= {"examples_per_second": self._batch_size / max(seconds, 1e-9), **_memory()}
         self._write(step, row)
@@ -107,7 +104,7 @@ class Tracker:
 
     def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs what was measured after a step; names begin with `eval_`."""
-        self._write(step, metrics)
+        self._write(step, _finite(metrics))
         shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in sorted(metrics) if name.count("/") < 2)
         self.say(f"step {step}: {shown}")
 
@@ -182,6 +179,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if isinstance(row, dict) and isinstance(row.get("step"), int):
                 rows.append(row)
     return rows
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What is finite of them: no JSON holds the rest."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _memory() -> dict[str, float]:
