@@ -111,6 +111,16 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_it_is_taken(tmp_path, cap
     assert restore(tmp_path)[1] == {"num_tokens": 20}
 
 
+@pytest.mark.parametrize("content", [b"", b'{"eval_lo', b"\xff\xff"])
+def test_a_damaged_metric_costs_no_state(tmp_path, capsys, content):
+    save(tmp_path, [1, 2, 3], "eval_loss", [0.5, 0.1, 0.2], best="eval_loss")
+    (tmp_path / "2" / "metrics" / "metrics").write_bytes(content)
+    assert int(restore(tmp_path, best="eval_loss")[0].step) == 3
+    assert "that checkpoint can no longer be the best one" in capsys.readouterr().out
+    save(tmp_path, [4, 5], "eval_loss", [0.6, 0.7], best="eval_loss")
+    assert kept(tmp_path) == [3, 4, 5]
+
+
 def test_where_none_can_be_read_nothing_is_begun_anew(tmp_path):
     save(tmp_path, [1, 2])
     truncate(tmp_path, 1)

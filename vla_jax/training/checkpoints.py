@@ -1,5 +1,6 @@
 """Checkpoints with orbax: the train state beside the counters that go on with it."""
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
         )
+        _drop_damaged_metrics(self._path)
         self._manager = ocp.CheckpointManager(self._path, options=options)
 
     @property
@@ -155,3 +157,15 @@ class Checkpoints:
             self._manager.wait_until_finished()
         finally:
             self._manager.close()
+
+
+def _drop_damaged_metrics(path: Path) -> None:
+    """Removes metrics that cannot be read: with them orbax would open none of the checkpoints."""
+    if is_first():
+        for file in path.glob("*[0-9]/metrics/metrics"):
+            try:
+                json.loads(file.read_bytes())
+            except ValueError as error:
+                print(f"{file} cannot be read ({error}); that checkpoint can no longer be the best one")
+                shutil.rmtree(file.parent)
+    wait_for_all("metrics of checkpoints read")
