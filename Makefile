@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table convert-7b data flops pods views step-vs-trl gpu lint format clean
+.PHONY: demo test smoke table convert-7b data faults flops loop pods views step-vs-trl gpu lint format clean
 .DEFAULT_GOAL := test
 
 # Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
@@ -34,8 +34,14 @@ convert-7b: $(READY_DEMO)
 data: $(READY_TEST)
 	$(BIN)/python -m benchmarks.data
 
+faults: $(READY_DEMO)
+	$(BIN)/python -m benchmarks.faults
+
 flops: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.flops
+
+loop: $(READY_TEST)
+	$(BIN)/python -m benchmarks.loop
 
 pods: $(READY_TEST)
 	$(BIN)/python -m benchmarks.pods

@@ -237,7 +237,7 @@ def _report(
 
 def _strips(run: Run, trained: Model) -> list[ViewStrip]:
     """The views of the first examples, and where in the untouched image their losses look."""
-    batch = jax.tree.map(lambda column: column[:_STRIPS], next(run.open_batches(0)))
+    batch = jax.tree.map(lambda column: column[:_STRIPS], next(run.open_batches(0, 1)))
     views, names = np.asarray(view_strips(run.recipe, batch, run.config.seed)), run.recipe.view_names
     if run.config.evaluation.saliency:
         # The base as it was loaded may lie elsewhere than what was trained.

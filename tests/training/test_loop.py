@@ -61,8 +61,8 @@ def fitted(folder, batches, heard=None, evaluate=lambda state: {}, at=None, **se
     """Trains an adapter on these batches, one a step; `at`: what else happens as a step's batch is read."""
     heard = Heard() if heard is None else heard
 
-    def opened(start):
-        for step, batch in enumerate(batches[start:], start + 1):
+    def opened(start, stop):
+        for step, batch in enumerate(batches[start:stop], start + 1):
             heard.taken.append(step)
             (at or {}).get(step, lambda: None)()
             yield batch

@@ -216,8 +216,8 @@ def test_each_bucket_is_compiled_once_and_nothing_in_a_second_pass(tmp_path, mon
     assert 1 < len(set(shapes)) < 12 and shapes != sorted(shapes)
     compiled = []
 
-    def twice(self, start, *_):
-        for batch in [*batches, *batches][start:]:
+    def twice(self, start, stop, *_):
+        for batch in [*batches, *batches][start:stop]:
             compiled.append(len(compilations))
             yield batch
 

@@ -63,7 +63,7 @@ def fit(
     method: Method,
     state: TrainState,
     base: Params,
-    open_batches: Callable[[int], Iterator[Batch]],
+    open_batches: Callable[[int, int], Iterator[Batch]],
     config: LoopConfig,
     *,
     mesh: Mesh,
@@ -80,7 +80,8 @@ def fit(
       method: what a step does.
       state: the state at step 0; what of it is sharded stays so.
       base: frozen parameters, placed on the mesh.
-      open_batches: first step -> batches from there on; of several processes each reads its own rows.
+      open_batches: first step, step to stop before -> their batches; of several processes each reads its
+        own rows.
       config: how it goes along.
       mesh: the devices.
       checkpoints: where states are kept.
@@ -112,7 +113,8 @@ def fit(
         placement = jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)
         step_function = CompiledStep(make_step(method, config.microbatches, placement, config.skip_nonfinite))
         # The program of the largest batch is needed anyway, and says now what would else be found out late.
-        largest = placed(next(open_batches(max(range(start, steps), key=length_of))))
+        longest = max(range(start, steps), key=length_of)
+        (largest,) = map(placed, open_batches(longest, longest + 1))
         _check_memory(step_function.program(state, base, largest))
         with (
             open_tracker(start) as tracker,
@@ -120,7 +122,7 @@ def fit(
             StopRequest() as stop,
         ):
             log = _Log(tracker, dict(counters), describe, checkpoints)
-            for step, (batch, waited) in enumerate(_timed(open_batches(start)), start=start + 1):
+            for step, (batch, waited) in enumerate(_timed(open_batches(start, steps)), start=start + 1):
                 profiler.before(step)
                 state, metrics = step_function(state, base, placed(batch))
                 log.write_last()

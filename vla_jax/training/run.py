@@ -92,26 +92,30 @@ class Run:
     def open_batches(
         self,
         start: int,
+        stop: int | None = None,
         reference: ReferenceCache | None = None,
         part: Int[np.ndarray, " p"] | None = None,
     ) -> Iterator[Batch]:
-        """Batches from step `start` on, with what the reference said of them where it is kept.
+        """Batches of steps `start` to `stop`, with what the reference said of them where it is kept.
 
         Args:
           start: the first step.
+          stop: the step after the last; None goes to the end of the run.
           reference: the cache.
           part: which of their rows; None gives all.
         """
+        stop = self.config.train.steps if stop is None else stop
         return batches(
             self.source,
             self.encoder,
             self.plan,
             start=start,
-            stop=self.config.train.steps,
+            stop=stop,
             skip_bad_records=self._skips,
             report=self.report,
             threads=self.config.data.threads,
-            workers=self.config.data.workers,
+            # One batch is there before a process has started.
+            workers=self.config.data.workers if stop - start > 1 else 0,
             reference=None if reference is None else reference.read,
             part=part,
         )
@@ -128,7 +132,7 @@ class Run:
             method,
             method.init(trained),
             base if reads_base(config, self.recipe) else {},
-            lambda start: self.open_batches(start, reference, rows),
+            lambda start, stop: self.open_batches(start, stop, reference, rows),
             self._loop_config(),
             mesh=self.mesh,
             checkpoints=Checkpoints(
