@@ -76,12 +76,14 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
     # What is wrong with the data shows here, not after the minutes a base model may take.
     check_data(config)
     model = base_model(config)
-    report = ListedReport(workdir / BAD_RECORDS, goes_on=is_claimed(workdir))
+    # Of several processes each reads other records, and has a list of its own.
+    name = BAD_RECORDS if is_first() else f"{jax.process_index()}.{BAD_RECORDS}"
+    report = ListedReport(workdir / name, goes_on=is_claimed(workdir))
     try:
         return _train(config, model, report, workdir, command, started)
     finally:
         if report.bad:
-            _say(f"{len(report.bad)} bad records; they are listed in {report.path}")
+            print(f"{len(report.bad)} bad records; they are listed in {report.path}")
 
 
 def _train(

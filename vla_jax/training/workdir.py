@@ -43,7 +43,9 @@ def check_free(path: Path, config: ConfigDict) -> list[str]:
                 "choose another --workdir, or repeat the command that began it"
             )
         return how
-    if path.exists() and (not path.is_dir() or any(file.name != BAD_RECORDS for file in path.iterdir())):
+    if path.exists() and (
+        not path.is_dir() or any(not file.name.endswith(BAD_RECORDS) for file in path.iterdir())
+    ):
         raise WorkdirError(f"{path} is not empty and no run of ours; choose another --workdir")
     return []
 
