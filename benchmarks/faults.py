@@ -3,8 +3,8 @@
     python -m benchmarks.faults --kills=20        or: make faults
 
 Both train a model of a few thousand parameters with DPO on the built-in world and save every step. One is
-killed (SIGKILL) at random moments, every second time as soon as a checkpoint is being written, and started
-again with the same command until it is done. Prints each kill, how many fell into the writing of a
+killed (SIGKILL) at random moments, a quarter of them before its first step, a quarter as soon as a checkpoint
+is being written, and started again with the same command until it is done. Prints each kill, how many fell into the writing of a
 checkpoint, and whether the final parameters and the losses of all steps are equal to the bit; exits 1 where
 they are not.
 """
@@ -68,14 +68,16 @@ def campaign(workdir: Path, cache: Path, kills: int, dice: random.Random) -> lis
         process = subprocess.Popen(
             command(workdir, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        if len(writing) % 2:
-            while process.poll() is None and not (newest(workdir) > before and is_writing(workdir)):
+        if len(writing) % 4 == 3:
+            wait(process, dice.uniform(0.2, 8))  # while it imports, compiles, restores
+        elif len(writing) % 2:
+            enough = before + dice.randint(1, 25)
+            while process.poll() is None and not (newest(workdir) >= enough and is_writing(workdir)):
                 time.sleep(0.0005)
         else:
-            # From the import of Python's modules to the middle of training.
-            ends = time.monotonic() + dice.uniform(0.2, 14)
-            while process.poll() is None and time.monotonic() < ends:
+            while process.poll() is None and newest(workdir) <= before:
                 time.sleep(0.005)
+            wait(process, dice.uniform(0, 4))
         if process.poll() is not None:
             raise SystemExit(
                 f"the run ended by itself with {process.returncode} after {len(writing)} kills at step "
@@ -88,6 +90,13 @@ def campaign(workdir: Path, cache: Path, kills: int, dice: random.Random) -> lis
             f"kill {len(writing)} at step {newest(workdir)}{', writing' if writing[-1] else ''}", flush=True
         )
     return writing
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Until then, or until the process ends."""
+    ends = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < ends:
+        time.sleep(0.001)
 
 
 def newest(workdir: Path) -> int:
