@@ -4,9 +4,9 @@
 
 Both train a model of a few thousand parameters with DPO on the built-in world and save every step. One is
 killed (SIGKILL) at random moments, a quarter of them before its first step, a quarter as soon as a checkpoint
-is being written, and started again with the same command until it is done. Prints each kill, how many fell into the writing of a
-checkpoint, and whether the final parameters and the losses of all steps are equal to the bit; exits 1 where
-they are not.
+is being written, and started again with the same command until it is done. Prints each kill, how many fell
+into the writing of a checkpoint, and whether the final parameters and the losses of all steps are equal to
+the bit; exits 1 where they are not.
 """
 
 import argparse
