@@ -64,7 +64,7 @@ def campaign(workdir: Path, cache: Path, kills: int, dice: random.Random) -> lis
     """Starts and kills; says of each kill whether a checkpoint was being written."""
     writing = []
     while len(writing) < kills:
-        before = newest(workdir)
+        before, left = newest(workdir), unfinished(workdir)
         process = subprocess.Popen(
             command(workdir, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -72,7 +72,7 @@ def campaign(workdir: Path, cache: Path, kills: int, dice: random.Random) -> lis
             wait(process, dice.uniform(0.2, 8))  # while it imports, compiles, restores
         elif len(writing) % 2:
             enough = before + dice.randint(1, 25)
-            while process.poll() is None and not (newest(workdir) >= enough and is_writing(workdir)):
+            while process.poll() is None and not (newest(workdir) >= enough and unfinished(workdir) - left):
                 time.sleep(0.0005)
         else:
             while process.poll() is None and newest(workdir) <= before:
@@ -85,7 +85,7 @@ def campaign(workdir: Path, cache: Path, kills: int, dice: random.Random) -> lis
             )
         process.send_signal(signal.SIGKILL)
         process.wait()
-        writing.append(is_writing(workdir))
+        writing.append(bool(unfinished(workdir) - left))
         print(
             f"kill {len(writing)} at step {newest(workdir)}{', writing' if writing[-1] else ''}", flush=True
         )
@@ -105,9 +105,9 @@ def newest(workdir: Path) -> int:
     return max((int(file.name) for file in folder.glob("*") if file.name.isdigit()), default=-1)
 
 
-def is_writing(workdir: Path) -> bool:
-    """Whether part of a checkpoint lies there under the name that it has until it is whole."""
-    return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+def unfinished(workdir: Path) -> set[str]:
+    """Checkpoints that lie there in part, under the names that they have until they are whole."""
+    return {file.name for file in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")}
 
 
 def compare(whole: Path, killed: Path) -> str:

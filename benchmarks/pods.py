@@ -96,14 +96,14 @@ def measure(row: Row, rows: int) -> Compiled:
             raise SystemExit(f"error: {row.config} on {row.pod} with {rows} rows a chip was not compiled")
         found = json.loads(run.stdout.splitlines()[-1])
         known["programs"][str(rows)] = found
-        keep(row, known)
+        keep(row, {**known, "jax": jax.__version__, "libtpu": version("libtpu")})
     return Compiled(**found)
 
 
 def keep(row: Row, known: Mapping[str, Any]) -> None:
     """Writes what is known of a row."""
     row.file.parent.mkdir(parents=True, exist_ok=True)
-    row.file.write_text(json.dumps({**known, "jax": jax.__version__, "libtpu": version("libtpu")}, indent=1))
+    row.file.write_text(json.dumps(dict(known), indent=1))
 
 
 def largest(measure: Callable[[int], Compiled], first: int = 1) -> int:

@@ -6,6 +6,7 @@ Start it again with the same arguments and it goes on where it stopped. The work
 `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `model/`, `summary.json` and `report.html`.
 """
 
+import errno
 import importlib.util
 import itertools
 import json
@@ -16,7 +17,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -43,6 +45,8 @@ from vla_jax.training.step import Trained, view_strips
 from vla_jax.training.tracking import read_metrics
 from vla_jax.training.workdir import BAD_RECORDS, check_free, claim, is_claimed, write_json
 
+# What a disk says that has no room, or of whose room others' share is used up.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The gallery's scenes are drawn this large: a reader should see them better than the model does.
 _GALLERY_SIZE = 216
 # Training examples whose views the report shows.
@@ -262,24 +266,36 @@ def _strips(run: Run, trained: Model) -> list[ViewStrip]:
     return strips
 
 
+def _end_between_steps(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends a run that takes no steps now: what it has to save is saved."""
+    del number, frame
+    print("stopped between steps; go on with the same command", file=sys.stderr)
+    sys.exit(0)
+
+
 def main(argv: list[str]) -> None:
     """Command line."""
     del argv
     # JAX and orbax tell much of what they do; what a user must know is said here or raised.
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
     command = shlex.join(["python", "-m", "vla_jax.train", *sys.argv[1:]])
     keep_freed_memory()
     try:
         connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         if cache := _CONFIG.value.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", str(Path(cache).absolute()))
+        if jax.process_count() == 1:  # of several, JAX notes it until the first step
+            signal.signal(signal.SIGTERM, _end_between_steps)
         train(_CONFIG.value, Path(_WORKDIR.value or ""), command)
     except Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(130 if error.signal_number == signal.SIGINT else 0)
     except KeyboardInterrupt:
         sys.exit("interrupted; go on with the same command")
-    except (ValueError, OSError, ModuleNotFoundError, Diverged) as error:
+    except OSError as error:
+        full = error.errno in _FULL
+        end_alone(f"error: {error}{'; make room, and go on with the same command' if full else ''}")
+    except (ValueError, ModuleNotFoundError, Diverged) as error:
         end_alone(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
         end_alone(f"error: a device or another process of this run failed: {str(error).splitlines()[0]}")

@@ -96,11 +96,12 @@ def mean_of(function):
 
 def largest_difference(one, other):
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in pairs)
+    # NumPy's maximum, unlike Python's, is NaN where one is.
+    return float(np.max([np.max(np.abs(np.asarray(a) - np.asarray(b))) for a, b in pairs]))
 
 
 def largest(tree):
-    return max(float(np.max(np.abs(np.asarray(leaf)))) for leaf in jax.tree.leaves(tree))
+    return float(np.max([np.max(np.abs(np.asarray(leaf))) for leaf in jax.tree.leaves(tree)]))
 
 
 def objectives_apart():

@@ -14,10 +14,11 @@ from vla_jax.parallel.mesh import (
     rows_apart,
 )
 from vla_jax.parallel.placing import check_rows, gather, loading, local_rows, on_mesh, place, place_batch
-from vla_jax.parallel.processes import connect, end_alone, is_first, wait_for_all
+from vla_jax.parallel.processes import all_agree, connect, end_alone, is_first, wait_for_all
 
 __all__ = [
     "RULES",
+    "all_agree",
     "batch_sharding",
     "check_rows",
     "check_rules",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # What schedulers that JAX knows how to read say of the number of processes.
@@ -66,6 +67,13 @@ def wait_for_all(name: str) -> None:
     """Returns once every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def all_agree(value: bool) -> bool:
+    """Whether it is true on every process."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
 def end_alone(message: str) -> NoReturn:

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from vla_jax.parallel import is_first, wait_for_all
+from vla_jax.parallel import all_agree, is_first, wait_for_all
 from vla_jax.training.step import TrainState
 
 # A checkpoint that cannot be read is kept under its name with this behind it.
@@ -93,29 +93,37 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, Mapping[str, Any]] | None:
         """The newest state that can be read, in the shapes and shardings of `like`, and its counters.
 
-        A checkpoint that cannot be read is set aside, which is said, and the one before it is tried.
+        One that cannot be read, on any process, is said and the one before it tried; once that can be read,
+        it is set aside. Where none can, all stay as they are: what keeps them from being read may pass.
 
         Raises:
           CheckpointError: where it belongs to another base model, or there are some and none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps, unreadable = sorted(self._manager.all_steps(), reverse=True), list[int]()
         for step in steps:
+            read, reason = None, "another process says so"
             try:
-                state, counters = self._read(step, like)
+                read = self._read(step, like)
             # Orbax raises whatever the layer below it does; anything but a readable checkpoint is damaged.
             except Exception as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                self._set_aside(step, reason)
+            if not all_agree(read is not None) or read is None:
+                unreadable.append(step)
+                if is_first():
+                    print(f"the checkpoint of step {step} cannot be read ({reason:.300})")
                 continue
+            state, counters = read
             if counters.pop("base", "") not in ("", self._base):
                 raise CheckpointError(
                     f"{self._path} holds checkpoints of another base model; choose another --workdir, or "
                     "restore the model that this run began with"
                 )
+            self._set_aside(unreadable, step)
             return state, counters
         if steps:
             raise CheckpointError(
-                f"none of the checkpoints in {self._path} can be read; remove the folder to begin anew"
+                f"none of the checkpoints in {self._path} can be read; mend that, or remove the folder to "
+                "begin anew"
             )
         return None
 
@@ -129,17 +137,17 @@ class Checkpoints:
         )
         return restored["state"], dict(restored["counters"])
 
-    def _set_aside(self, step: int, reason: str) -> None:
-        folder = self._path / str(step)
+    def _set_aside(self, steps: Sequence[int], before: int) -> None:
+        if not steps:
+            return
         if is_first():
-            print(
-                f"the checkpoint of step {step} cannot be read ({reason:.300}); it is kept as "
-                f"{folder.name}{DAMAGED}, and the one before it is tried"
-            )
-            aside = folder.with_name(folder.name + DAMAGED)
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
-        wait_for_all(f"checkpoint {step} set aside")
+            for step in steps:
+                folder = self._path / str(step)
+                aside = folder.with_name(folder.name + DAMAGED)
+                print(f"it is kept as {aside.name}, and the run goes on from step {before}")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+        wait_for_all("damaged checkpoints set aside")
         self._manager.reload()
 
     def __enter__(self) -> "Checkpoints":
