@@ -91,6 +91,23 @@ def test_as_many_as_there_are_may_be_chosen_and_no_more():
         BatchPlan(5000, 8, 0, limit=7000)
 
 
+def test_of_what_a_filter_lets_pass_every_epoch_shows_all_once_and_a_limit_chooses():
+    odd = np.arange(1, 100, 2)
+    plan = BatchPlan(100, 10, seed=3, passing=odd)
+    walked = np.concatenate([plan.indices(step) for step in range(10)])
+    np.testing.assert_array_equal(np.sort(walked), np.repeat(odd, 2))
+    assert plan.epoch(5) == 1
+    few = BatchPlan(100, 10, seed=3, passing=odd, limit=20)
+    assert set(few.chosen) < set(odd) and len(few.chosen) == 20
+    assert set(few.indices(0)) | set(few.indices(1)) == set(few.chosen)
+    with pytest.raises(ValueError, match="data.limit is 51, and there are 50 records"):
+        BatchPlan(100, 10, 0, passing=odd, limit=51)
+    with pytest.raises(ValueError, match="data.filter lets none of 100 records pass"):
+        BatchPlan(100, 10, 0, passing=odd[:0])
+    with pytest.raises(ValueError, match="data.limit and data.filter are for one source"):
+        BatchPlan(100, 10, 0, (Part(50, 1), Part(50, 1)), passing=odd)
+
+
 # --- mixtures and lengths ------------------------------------------------------------------------------
 
 PARTS = (Part(70, 1.0), Part(30, 3.0), Part(7, 0.5))
@@ -159,7 +176,7 @@ def test_the_records_to_measure_decide_every_batch_that_is_asked_for():
     "options, problem",
     [
         ({"lengths": np.zeros(5)}, "5 lengths for 107 records"),
-        ({"mixture": PARTS, "limit": 9}, "data.limit is for one source of data"),
+        ({"mixture": PARTS, "limit": 9}, "data.limit and data.filter are for one source of data"),
         ({"mixture": PARTS[:2]}, "hold not 107 records together"),
         ({"mixture": (Part(106, 1.0), Part(1, 1e-9))}, "at weight 1e-09 is never read"),
         ({"mixture": (Part(107, 1.0), Part(0, 1.0))}, "a part of 0 records"),

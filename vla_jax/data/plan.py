@@ -43,12 +43,13 @@ class BatchPlan:
       mixture: the sources; empty where there is one.
       lengths: tokens of each record's prompt and of its longest response; where given, batches are made of
         records of like lengths, and every host knows how long a batch is without reading all of it.
-      limit: how many of the records batches are made of, a random choice that a larger limit only adds to;
-        0 takes all, as of a mixture it must.
+      passing: the records that batches are made of, ascending; None lets all pass, as of a mixture it must.
+      limit: how many of these batches are made of, a random choice that a larger limit only adds to; 0 takes
+        all, as of a mixture it must.
 
     Raises:
-      ValueError: where there is nothing to make a batch of, fewer records than the limit, a limit of a
-        mixture, or the parts do not make the whole.
+      ValueError: where there is nothing to make a batch of, fewer records than the limit, a filter or a
+        limit of a mixture, or the parts do not make the whole.
     """
 
     num_records: int
@@ -56,20 +57,25 @@ class BatchPlan:
     seed: int
     mixture: tuple[Part, ...] = ()
     lengths: Int[np.ndarray, "n 2"] | None = None
+    passing: Int[np.ndarray, " m"] | None = None
     limit: int = 0
 
     def __post_init__(self) -> None:
         if self.num_records < 1:
             raise ValueError("the data set is empty: there is nothing to make a batch of")
+        if not self._pool:
+            raise ValueError(f"data.filter lets none of {self.num_records:,} records pass")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
-        if self.limit > self.num_records:
+        if self.limit > self._pool:
             raise ValueError(
-                f"data.limit is {self.limit:,}, and there are {self.num_records:,} records; lower it, or set "
+                f"data.limit is {self.limit:,}, and there are {self._pool:,} records; lower it, or set "
                 "it to 0 to take them all"
             )
-        if self.limit and self.mixture:
-            raise ValueError("data.limit is for one source of data; give the parts of a mixture weights")
+        if self.mixture and (self.limit or self.passing is not None):
+            raise ValueError(
+                "data.limit and data.filter are for one source of data; give the parts of a mixture weights"
+            )
         if self.lengths is not None and self.lengths.shape != (self.num_records, 2):
             raise ValueError(f"there are {len(self.lengths)} lengths for {self.num_records} records")
         if self.mixture:
@@ -85,9 +91,8 @@ class BatchPlan:
     @property
     def chosen(self) -> Int[np.ndarray, " n"]:
         """Every record that batches are made of, in ascending order."""
-        if not self.limit:
-            return np.arange(self.num_records)
-        return _choice(self.num_records, self.limit, self.seed)
+        pool = np.arange(self.num_records) if self.passing is None else self.passing
+        return pool[_choice(len(pool), self.limit, self.seed)] if self.limit else pool
 
     def indices(self, step: int) -> Int[np.ndarray, " b"]:
         """Source indices of the records in batch `step`, counted from 0."""
@@ -114,12 +119,17 @@ class BatchPlan:
 
     def epoch(self, step: int) -> float:
         """How many epochs are done when `step` batches are; of a mixture, on average over its records."""
-        return step * self.batch_size / (self.limit or self.num_records)
+        return step * self.batch_size / (self.limit or self._pool)
+
+    @property
+    def _pool(self) -> int:
+        """How many records there are to choose from."""
+        return self.num_records if self.passing is None else len(self.passing)
 
     def _at(self, places: Int[np.ndarray, " p"]) -> Int[np.ndarray, " p"]:
         """The records at these places of the endless sequence."""
-        if self.limit:
-            return self.chosen[_walked(self.limit, (self.seed,), places)]
+        if self.limit or self.passing is not None:
+            return self.chosen[_walked(self.limit or self._pool, (self.seed,), places)]
         if not self.mixture:
             return _walked(self.num_records, (self.seed,), places)
         sources, ranks = _assigned(self.mixture, self.seed, places)

@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vla_jax.data import BatchPlan, DataError, Encoder, RecordReport, Source
+from vla_jax.data.filtering import filter_named, passing
 from vla_jax.data.image_processing import ImageProcessor
 from vla_jax.data.lengths import measure
 from vla_jax.data.loading import Reader
@@ -202,4 +203,9 @@ def _trained_paths(config: ConfigDict, model: Model, recipe: Recipe) -> list[str
 def _plan(config: ConfigDict, source: Source) -> BatchPlan:
     """Which records make which batch, as long as nobody knows how long they are."""
     mixture = source.parts if isinstance(source, Mixture) else ()
-    return BatchPlan(len(source), config.train.batch_size, config.seed, mixture, limit=config.data.limit)
+    kept = None
+    if name := config.data.filter:
+        kept = passing(source, filter_named(name), name, config.data.path)
+    return BatchPlan(
+        len(source), config.train.batch_size, config.seed, mixture, passing=kept, limit=config.data.limit
+    )

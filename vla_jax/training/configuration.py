@@ -61,8 +61,10 @@ def default_config() -> ConfigDict:
                 "mixture": (),
                 "images": "",  # where its image paths start; by default where the file lies
                 "max_images": 1,  # of a record; one with more is bad
-                # Records of a file to train on, chosen by the seed; a larger number keeps those of a smaller
-                # one, and 0 takes all.
+                # module:function of a record (data/schema.py) that says whether to train on it; "" keeps all.
+                "filter": "",
+                # Records to train on, of those that pass, chosen by the seed; a larger number keeps those of a
+                # smaller one, and 0 takes all.
                 "limit": 0,
                 "box_format": "xyxy_pixels",  # preference_folder: xyxy_pixels, xywh_pixels or xyxy_normalised
                 "on_bad_record": "error",  # error, or skip: counted and listed in bad_records.jsonl
@@ -249,8 +251,18 @@ def _unread_of_data(source: str) -> list[str]:
     """Fields of the `data` section that say nothing of a source."""
     if source in WORLDS:
         flips = [] if source == "world_preference" else ["flip_labels"]
-        return ["path", "images", "max_images", "mixture", "limit", "box_format", "preflight", *flips]
-    files = ["path", "images", "limit"] if source == MIXTURE else ["mixture"]
+        return [
+            "path",
+            "images",
+            "max_images",
+            "mixture",
+            "filter",
+            "limit",
+            "box_format",
+            "preflight",
+            *flips,
+        ]
+    files = ["path", "images", "filter", "limit"] if source == MIXTURE else ["mixture"]
     boxes = [] if source in (PREFERENCE_FOLDER, MIXTURE) else ["box_format"]
     return ["size", "flip_labels", *files, *boxes]
 
