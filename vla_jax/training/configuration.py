@@ -63,8 +63,8 @@ def default_config() -> ConfigDict:
                 "max_images": 1,  # of a record; one with more is bad
                 # module:function of a record (data/schema.py) that says whether to train on it; "" keeps all.
                 "filter": "",
-                # Records to train on, of those that pass, chosen by the seed; a larger number keeps those of a
-                # smaller one, and 0 takes all.
+                # Records to train on, of those that pass, chosen by the seed; a larger number keeps those of
+                # a smaller one, and 0 takes all.
                 "limit": 0,
                 "box_format": "xyxy_pixels",  # preference_folder: xyxy_pixels, xywh_pixels or xyxy_normalised
                 "on_bad_record": "error",  # error, or skip: counted and listed in bad_records.jsonl
