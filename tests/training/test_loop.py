@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass, field
 
 import jax
@@ -112,6 +113,15 @@ def test_every_step_is_logged_once_and_one_step_late(tmp_path):
     losses = [row["loss"] for row in heard.rows]
     assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1]
     assert saved(tmp_path) == [5]
+
+
+def test_a_step_that_waits_for_its_batch_says_which_share_of_its_time(tmp_path):
+    heard = Heard()
+    fitted(tmp_path, [BATCH] * 6, heard, at={4: lambda: time.sleep(1)})
+    waits = [row["data_wait"] for row in heard.rows]
+    # The batch of step 4 is waited for behind step 3, and the rest of both takes far less than a second.
+    assert max(waits) == waits[3] > 0.5
+    assert all(0 <= wait < 0.5 for number, wait in enumerate(waits) if number not in (0, 3))
 
 
 def test_every_evaluation_is_logged_and_saved_with_the_state_that_it_measured(tmp_path):
