@@ -63,6 +63,22 @@ def half(stopped, tmp_path) -> Path:
     return Path(shutil.copytree(stopped, tmp_path / "half"))
 
 
+def test_a_machine_that_is_taken_back_before_the_first_step_ends_the_run_in_order(tmp_path):
+    process = subprocess.Popen(
+        command("world_dpo", tmp_path / "run", *SETTINGS),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not (tmp_path / "run" / "config.json").is_file():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0 and "go on with the same command" in said and "Traceback" not in said
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
 def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_is_taken(half, whole):
     newest = last_checkpoint(half)
     largest = max((half / "checkpoints" / str(newest)).rglob("*"), key=lambda file: file.stat().st_size)
