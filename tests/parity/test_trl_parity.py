@@ -18,6 +18,7 @@ from accelerate import Accelerator  # noqa: E402
 from trl.trainer.dpo_trainer import DPOTrainer  # noqa: E402
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 from trl.trainer.reward_trainer import RewardTrainer  # noqa: E402
+from trl.trainer.rloo_trainer import RLOOTrainer  # noqa: E402
 
 from vla_jax.objectives import (  # noqa: E402
     bradley_terry,
@@ -26,6 +27,8 @@ from vla_jax.objectives import (  # noqa: E402
     dpo,
     hinge,
     ipo,
+    kl_estimate,
+    leave_one_out,
     negative_log_likelihood,
     weighted_log_probs,
 )
@@ -220,20 +223,20 @@ ROWS = 6
 COUNTED = np.where(np.arange(ROWS)[:, None] < ROWS - 1, MASK[:ROWS], False)
 
 
-def policy_trainer(loss_type, clip_low, clip_high):
+def policy_trainer(loss_type, clip_low, clip_high, beta=0.0):
     return bare(
         GRPOTrainer,
         loss_type=loss_type,
         epsilon_low=clip_low,
         epsilon_high=clip_high,
-        beta=0.0,
+        beta=beta,
         importance_sampling_level="token",
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,
         use_vllm=False,
         current_gradient_accumulation_steps=1,
         _entropy_bonus_enabled=False,
-        args=SimpleNamespace(delta=None, report_to=[]),
+        args=SimpleNamespace(delta=None, report_to=[], use_bias_correction_kl=False),
         state=SimpleNamespace(global_step=0),
     )
 
@@ -278,3 +281,111 @@ def test_the_clipped_policy_loss_on_token_advantages(average, on_policy, clip_lo
     for side, counts in zip(("low", "high"), clipped_tokens(*arguments(jnp.array(values))), strict=True):
         assert float(counts.sum() / COUNTED.sum()) == pytest.approx(logged[f"clip_ratio/{side}_mean"][0])
     assert on_policy or logged["clip_ratio/region_mean"][0] > 0.1
+
+
+def test_the_divergence_that_stays_in_a_loss():
+    """TRL's loss of a policy that still is the rollout policy, with the third estimate added to it."""
+    advantages = np.random.default_rng(12).normal(size=(ROWS, TOKENS))
+    values, reference = drawn(13, ROWS), drawn(14, ROWS)
+    inputs = policy_inputs(advantages, None) | {"ref_per_token_logps": torch.tensor(reference)}
+    expected = theirs(policy_trainer("bnpo", 0.2, 0.2, beta=0.3), inputs, values)
+
+    def ours(log_probs):
+        losses, tokens = clipped_policy_loss(log_probs, log_probs, jnp.array(advantages), jnp.array(COUNTED))
+        kl = jnp.where(COUNTED, kl_estimate(log_probs, jnp.array(reference), "k3"), 0).sum()
+        return (losses.sum() + 0.3 * kl) / tokens.sum()
+
+    compare(ours, values, expected)
+
+
+# --- several answers to a prompt -------------------------------------------------------------------------
+
+PROMPTS, ANSWERS = 3, 4
+
+
+def groups_trainer(beta, rewards, sampled, reference, counted):
+    """A trainer that is handed its answers, their log-probabilities under both models, and their rewards."""
+    told = iter((sampled, reference))
+    trainer = bare(
+        RLOOTrainer,
+        _tokenizer=SimpleNamespace(pad_token_id=0),
+        pad_to_multiple_of=None,
+        mask_truncated_completions=False,
+        args=SimpleNamespace(per_device_train_batch_size=len(rewards), gradient_checkpointing_kwargs=None),
+        ref_model=object(),
+        beta=beta,
+        num_generations=ANSWERS,
+        reward_weights=torch.ones(1, dtype=torch.float64),
+        reward_clip_range=None,
+        normalize_advantages=False,
+        reward_func_names=["given"],
+        _logs={
+            "rewards": defaultdict(list),
+            "extra": {},
+            **{k: [] for k in ("prompt", "completion", "advantages")},
+        },
+        _pending_extra_logs={},
+        _pending_metrics={},
+    )
+    trainer.model.is_gradient_checkpointing = False
+    answers = [[1] * int(length) for length in counted.sum(1)]
+    trainer._generate = lambda prompts: ([[1]] * len(prompts), answers, ["" for _ in prompts])
+    trainer._calculate_rewards = lambda *unused: torch.tensor(rewards)[:, None]
+    trainer._get_per_token_logps_and_entropies = lambda *unused, **more: (
+        torch.tensor(next(told)),
+        None,
+        None,
+    )
+    return trainer
+
+
+@pytest.mark.parametrize("missing", [(), (5,), (0, 1, 2)])
+@pytest.mark.parametrize("beta", [0.0, 0.4])
+def test_advantages_of_several_answers(beta, missing):
+    """The penalty is part of the reward; an answer without a reward, NaN there, is in nobody's mean."""
+    rng, rows = np.random.default_rng(15), PROMPTS * ANSWERS
+    counted = np.arange(TOKENS) < rng.permutation(np.resize(LENGTHS, rows))[:, None]
+    rewards = rng.normal(size=rows)
+    rewards[list(missing)] = np.nan
+    sampled, reference = -rng.gamma(2, 1, (2, rows, TOKENS))
+    trainer = groups_trainer(beta, rewards, sampled, reference, counted)
+    expected = trainer._generate_and_score_completions([{"prompt": ""}] * rows)["advantages"]
+
+    kl = jnp.where(counted, kl_estimate(jnp.array(sampled), jnp.array(reference), "k1"), 0).sum(-1)
+    penalised = (jnp.array(rewards) - beta * kl).reshape(PROMPTS, ANSWERS)
+    ours = leave_one_out(penalised, ~np.isnan(rewards).reshape(PROMPTS, ANSWERS))
+    assert expected.dtype == torch.float64 and np.abs(expected.numpy()).max() > 0.1
+    np.testing.assert_allclose(ours.ravel(), expected.numpy(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("clip_low, clip_high", [(0.2, 0.2), (0.5, 0.1)])
+def test_the_clipped_loss_of_whole_answers(clip_low, clip_high):
+    advantages = np.random.default_rng(16).normal(size=ROWS)
+    values = drawn(17, ROWS)
+    rollout = values + np.random.default_rng(19).normal(0, 0.4, values.shape)
+    trainer = bare(RLOOTrainer, epsilon_low=clip_low, epsilon_high=clip_high)
+    sums = torch.tensor(np.where(COUNTED, rollout, 0).sum(1))
+    inputs = policy_inputs(advantages, None) | {"old_logps": sums}
+
+    def model_of(leaf):
+        trainer._get_per_token_logps_and_entropies = lambda *unused, **more: (
+            leaf,
+            torch.zeros_like(leaf),
+            None,
+        )
+        return trainer.model
+
+    expected = theirs(trainer, inputs, values, model_of)
+
+    def arguments(log_probs):
+        whole = jnp.where(COUNTED, jnp.stack([log_probs, jnp.array(rollout)]), 0).sum(-1, keepdims=True)
+        return *whole, jnp.array(advantages)[:, None], jnp.ones((ROWS, 1), bool), clip_low, clip_high
+
+    def ours(log_probs):
+        return clipped_policy_loss(*arguments(log_probs))[0].mean()
+
+    compare(ours, values, expected)
+    logged = trainer._metrics["train"]
+    for side, counts in zip(("low", "high"), clipped_tokens(*arguments(jnp.array(values))), strict=True):
+        assert float(counts.mean()) == pytest.approx(logged[f"clip_ratio/{side}_mean"][0])
+    assert logged["clip_ratio/region_mean"][0] > 0.1
