@@ -13,6 +13,7 @@ from vla_jax.objectives.advantages import (
     whiten,
 )
 from vla_jax.objectives.averages import bernoulli_mixture, gamma_average
+from vla_jax.objectives.contrastive import contrastive
 from vla_jax.objectives.divergence import kl_estimate, penalised_rewards
 from vla_jax.objectives.listwise import plackett_luce, rejection_weights
 from vla_jax.objectives.policy_gradient import clipped_policy_loss, clipped_tokens
@@ -25,10 +26,15 @@ from vla_jax.objectives.segmentation import (
     text_improvement,
 )
 from vla_jax.objectives.supervised import negative_log_likelihood
+from vla_jax.objectives.token_rewards import Baselines, TokenRewards, verified_token_rewards
 from vla_jax.objectives.value import clipped_value_loss
 from vla_jax.objectives.weighted import weighted_log_probs
 
 __all__ = [
+    "Baselines",
+    "TokenRewards",
+    "contrastive",
+    "verified_token_rewards",
     "anchor",
     "bernoulli_mixture",
     "bradley_terry",

@@ -33,7 +33,7 @@ def chosen_log_probs(
       targets: the tokens they are asked for.
       target: over which devices rows are spread; None is one.
     """
-    return _in_chunks(lambda states, targets: _value(matrix, states, targets)[0], target, states, targets)
+    return in_chunks(lambda states, targets: _value(matrix, states, targets)[0], target, states, targets)
 
 
 def _forward(
@@ -47,7 +47,7 @@ def _forward(
         value, logits, normaliser = _value(matrix.value, states, targets)
         return value, _slope(matrix.value, logits, normaliser, targets)
 
-    value, slope = _in_chunks(value_and_slope, target, states.value, targets.value)
+    value, slope = in_chunks(value_and_slope, target, states.value, targets.value)
     return value, (None, None, None, slope)
 
 
@@ -81,12 +81,13 @@ def likeliest_tokens(
     """The token of the highest logit at every position."""
 
     def likeliest(states: Array) -> Array:
-        return jnp.argmax(_logits(matrix, states), axis=-1).astype(jnp.int32)
+        return jnp.argmax(logits_of(matrix, states), axis=-1).astype(jnp.int32)
 
-    return _in_chunks(likeliest, target, states)
+    return in_chunks(likeliest, target, states)
 
 
-def _logits(matrix: Float[Array, "d w"], states: Float[Array, "b c t d"]) -> Float[Array, "b c t w"]:
+def logits_of(matrix: Float[Array, "d w"], states: Float[Array, "b c t d"]) -> Float[Array, "b c t w"]:
+    """Logits of all tokens at every position, float32."""
     if states.dtype == jnp.float16:
         # XLA's CPU has no product of float16 that adds up in float32.
         states, matrix = states.astype(jnp.float32), matrix.astype(jnp.float32)
@@ -96,7 +97,7 @@ def _logits(matrix: Float[Array, "d w"], states: Float[Array, "b c t d"]) -> Flo
 def _value(
     matrix: Float[Array, "d w"], states: Float[Array, "b c t d"], targets: Int[Array, "b c t"]
 ) -> tuple[Float[Array, "b c t"], Float[Array, "b c t w"], Float[Array, "b c t"]]:
-    logits = _logits(matrix, states)
+    logits = logits_of(matrix, states)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     return jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - normaliser, logits, normaliser
 
@@ -120,7 +121,7 @@ def _by_logits(logits: Array, normaliser: Array, targets: Array) -> Float[Array,
     return jax.nn.one_hot(targets, logits.shape[-1]) - jnp.exp(logits - normaliser[..., None])
 
 
-def _in_chunks(function: Callable[..., Any], target: Target | None, *arrays: Array) -> Any:
+def in_chunks(function: Callable[..., Any], target: Target | None, *arrays: Array) -> Any:
     """Applies a function of arrays [b c t ...] to pieces along t, so that every device keeps its rows."""
     length = arrays[0].shape[2]
     if length <= _tokens(arrays[0], target):
