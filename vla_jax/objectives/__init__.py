@@ -33,14 +33,13 @@ from vla_jax.objectives.weighted import weighted_log_probs
 __all__ = [
     "Baselines",
     "TokenRewards",
-    "contrastive",
-    "verified_token_rewards",
     "anchor",
     "bernoulli_mixture",
     "bradley_terry",
     "clipped_policy_loss",
     "clipped_tokens",
     "clipped_value_loss",
+    "contrastive",
     "dpo",
     "gamma_average",
     "generalized_advantages",
@@ -57,6 +56,7 @@ __all__ = [
     "soft_iou_improvement",
     "standardised",
     "text_improvement",
+    "verified_token_rewards",
     "weighted_log_probs",
     "whiten",
 ]
