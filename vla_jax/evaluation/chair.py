@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from vla_jax.evaluation.vocabulary import Vocabulary
+from vla_jax.data.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 
 from vla_jax.data import DataError, Source
 from vla_jax.data.schema import decoded
+from vla_jax.data.vocabulary import Vocabulary
 from vla_jax.evaluation.chair import chair
 from vla_jax.evaluation.pope import Pope, pope
-from vla_jax.evaluation.vocabulary import Vocabulary
 
 # Longest answer to a yes/no probe: "Yes." and the end of sequence, with room to spare.
 _PROBE_TOKENS = 6

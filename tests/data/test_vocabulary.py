@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla_jax.evaluation import Mention, Vocabulary
+from vla_jax.data.vocabulary import Mention, Vocabulary
 
 COCO = Vocabulary.coco()
 

@@ -1,6 +1,6 @@
 """Object names and where a text mentions them: the half of CHAIR that reads.
 
-The other half, counting, is `chair.py`. The report marks hallucinated words with the same
+The other half, counting, is `evaluation/chair.py`. The report marks hallucinated words with the same
 `Vocabulary.mentions`, so that what it shows in red is exactly what was counted.
 """
 

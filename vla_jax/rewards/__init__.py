@@ -1,0 +1,1 @@
+"""What judges a response: verifiers of its words, reward models, judges."""

@@ -1,0 +1,1 @@
+"""Names of objects as data; `README.txt` says where they come from and under which licences."""
