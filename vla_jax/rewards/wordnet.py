@@ -1,4 +1,4 @@
-"""Synonyms from WordNet's own database files (Miller 1995), as Princeton and Debian's `wordnet-base` give them.
+"""Synonyms from WordNet's own database files (Miller 1995), which Debian's `wordnet-base` carries too.
 
 Nothing needs it to train: what it says of the shipped names is kept in `entity_lists/`. With it a user
 expands other names.
