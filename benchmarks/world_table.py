@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
+
+from benchmarks.tables import markdown, mean_and_spread, write_page
 
 _HEADINGS = {
     "chair_s": "CHAIR_s",
@@ -33,7 +34,6 @@ _HEADINGS = {
 _BY_SEED = ("chair_s", "recall", "pope_f1")
 _DEMO, _BASE = "lpoi", "base (sft)"
 _DOCUMENT, _README = Path("docs/world_table.md"), Path("README.md")
-_FINDINGS = "## Findings"
 _BEGIN, _END = "<!-- table: written by `make table` -->\n", "<!-- end of table -->"
 
 
@@ -107,13 +107,9 @@ def spread_table(results: dict[str, list[dict]]) -> str:
     """Rows of arms, columns of measures: mean ± standard deviation over seeds, where there are several."""
     rows = []
     for name, scores in results.items():
-        cells = []
-        for measure in _HEADINGS:
-            values = np.array([score[measure] for score in scores])
-            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{values.mean():.1f}{spread}")
+        cells = [mean_and_spread([score[measure] for score in scores]) for measure in _HEADINGS]
         rows.append([name, *cells, str(len(scores))])
-    return _table(["recipe", *_HEADINGS.values(), "seeds"], rows)
+    return markdown(["recipe", *_HEADINGS.values(), "seeds"], rows)
 
 
 def seed_table(summaries: dict[int, dict]) -> str:
@@ -122,12 +118,7 @@ def seed_table(summaries: dict[int, dict]) -> str:
         [str(seed), *(f"{s['before'][m]:.1f} -> {s['after'][m]:.1f}" for m in _BY_SEED)]
         for seed, s in summaries.items()
     ]
-    return _table([f"{_DEMO}, seed", *(_HEADINGS[measure] for measure in _BY_SEED)], rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown([f"{_DEMO}, seed", *(_HEADINGS[measure] for measure in _BY_SEED)], rows)
 
 
 def write_between_marks(path: Path, text: str) -> None:
@@ -184,20 +175,12 @@ def main() -> None:
     tables = [spread_table({name: results[name] for name in recipes if name in results}), seed_table(demo)]
     ablations = spread_table({name: results[name] for name in compared if name in results})
     text = "\n\n".join([*tables, note])
-    _DOCUMENT.write_text(
-        f"# Recipes on the built-in world\n\n{text}\n\n## Ablations\n\n{ablations}\n\n{_findings()}"
-    )
+    write_page(_DOCUMENT, f"# Recipes on the built-in world\n\n{text}\n\n## Ablations\n\n{ablations}")
     asked = {name: value for name, value in vars(arguments).items() if name != "finished"}
     complete = all(len(scores) == len(seeds) for scores in results.values()) and len(results) == len(arms) + 1
     if complete and all(value == parser.get_default(name) for name, value in asked.items()):
         write_between_marks(_README, text)
     print(f"\n{text}\n\n{ablations}")
-
-
-def _findings() -> str:
-    """What people wrote under the tables, kept as it stands."""
-    text = _DOCUMENT.read_text() if _DOCUMENT.is_file() else ""
-    return text[text.index(_FINDINGS) :] if _FINDINGS in text else f"{_FINDINGS}\n"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.published_files import PIXELS, as_json, as_jsonl, image_folder, png, read
 from tests.shared_data import shared
-from vla_jax.construct import pack_into
+from vla_jax.construct.files import pack_into
 from vla_jax.data import CHOSEN, REJECTED, DataError, Object, Record, Turn
 from vla_jax.data.formats import named
 from vla_jax.data.formats.preference_folder import format_with

@@ -13,6 +13,7 @@ from vla_jax.interop import Model
 from vla_jax.training.assembly import assemble, check_model, fresh_model
 from vla_jax.training.beginning import recipe_of
 from vla_jax.training.configuration import default_config
+from vla_jax.training.tracking import read_metrics
 
 # As large as the world can be drawn.
 MODEL = tiny_model(vision={"image_size": 36})
@@ -98,3 +99,21 @@ def test_rows_that_are_longer_than_the_model_was_made_for_are_refused_by_field()
         match=r"data.max_prompt_length \+ data.max_completion_length is 120, and .* 119 tokens; lower them",
     ):
         assemble(config, made_for(119))
+
+
+def test_a_trained_models_held_out_figures_are_those_of_its_runs_last_evaluation(tmp_path):
+    config = lora_run()
+    config.recipe = "reward_model"
+    config.evaluation.every = 3
+    config.evaluation.records = 6
+    config.optimizer.learning_rate = 0.1
+    run = assemble(config, MODEL)
+    began, trained = run.held_out_metrics(), run.train(tmp_path / "run", "train")
+    (logged,) = (row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "eval_loss" in row)
+    asked = assemble(config, trained).held_out_metrics()
+    assert asked == {name: pytest.approx(logged[name], abs=1e-4) for name in asked} and "eval_loss" in asked
+    assert abs(began["eval_loss"] - asked["eval_loss"]) > 1e-2
+
+
+def test_a_run_without_held_out_records_has_no_figures():
+    assert assemble(lora_run(), MODEL).held_out_metrics() == {}

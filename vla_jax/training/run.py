@@ -158,6 +158,17 @@ class Run:
             self.model, params=changed, adapter=trained.adapter, lora=low_rank_of(config), origin=origin
         )
 
+    def held_out_metrics(self) -> Mapping[str, float]:
+        """The recipe's metrics on the held-out records, of the model that this run would start from.
+
+        Named as those of an evaluation while training; none where the run has no held-out records.
+        """
+        base = place(self.model.params, self._placement)
+        method = replace(self.method(), dropout=0.0)
+        with jax.set_mesh(self.mesh):
+            state = method.init(self._initial(base))
+            return HeldOut(method, base, self._held_out_batches)(state)
+
     def on_local_devices(self, model: Model) -> Model:
         """A model that this process can use alone: as it is or, of several processes, on its own devices."""
         if jax.process_count() == 1:

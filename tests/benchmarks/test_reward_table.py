@@ -1,0 +1,51 @@
+"""The campaign of reward models: what it prints, and that what is finished is not done again."""
+
+import json
+
+import pytest
+
+from benchmarks import reward_table
+from benchmarks.pair_sets import SETS
+from benchmarks.reward_table import asked, configured, cross_table, seed_table
+
+
+def shares(value):
+    return dict.fromkeys(SETS, value)
+
+
+def test_rows_are_what_was_trained_on_and_columns_what_was_asked_about():
+    heads, _, row = cross_table({"yes/no": [shares(50.0), shares(60.0)]}).splitlines()
+    assert heads == "| trained on \\ asked about | " + " | ".join(SETS) + " | seeds |"
+    assert row == "| yes/no |" + " 55.0 ± 7.1 |" * len(SETS) + " 2 |"
+    assert seed_table("yes/no", {3: shares(61.25)}).splitlines()[-1] == "| 3 |" + " 61.2 |" * len(SETS)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return {name: tmp_path / name for name in ("one", "two")}
+
+
+def test_a_model_is_asked_about_each_set_once(tmp_path, folders, monkeypatch):
+    questions = []
+
+    class Assembled:
+        def __init__(self, config):
+            self.path = config.evaluation.path
+
+        def held_out_metrics(self):
+            questions.append(self.path)
+            return {"eval_rewards/accuracies": 0.75}
+
+    monkeypatch.setattr(reward_table, "load_model", lambda workdir: workdir)
+    monkeypatch.setattr(reward_table, "assemble", lambda config, model: Assembled(config))
+    (tmp_path / "held_out_pairs.json").write_text(json.dumps({"one": 50.0}))
+    found = asked(tmp_path, folders, configured(0, ()))
+    assert found == {"one": 50.0, "two": 75.0}
+    assert questions == [str(folders["two"] / "held_out")]
+    assert asked(tmp_path, folders, configured(0, ())) == found and len(questions) == 1
+
+
+def test_settings_of_every_run_are_the_configurations_types():
+    config = configured(2, ["train.steps=7", "base.cache=/elsewhere", "evaluation.saliency=False"])
+    assert (config.seed, config.train.steps, config.base.cache) == (2, 7, "/elsewhere")
+    assert config.evaluation.saliency is False
