@@ -32,12 +32,13 @@ RECORDS = [
         objects=(Object("cat", (1.0, 2.0, 3.5, 4.0), MASK), Object("dog"), Object("", (0.0, 0.0, 9.0, 9.0))),
         ratings={CHOSEN: 4.5, REJECTED: 2.0},
         spans={REJECTED: ((2, 5),)},
+        provenance={"rejected": {"tries": 2, "cuts": [[0, 1]], "similarity": 0.5, "model": "ab12"}},
     ),
 ]
 
 
 def same(ours, theirs):
-    plain = ("key", "question", "responses", "history", "system", "further_turns", "ratings", "spans")
+    plain = ("key", "question", "responses", "history", "system", "further_turns", "ratings", "spans", "provenance")
     assert all(getattr(ours, name) == getattr(theirs, name) for name in plain)
     assert [i.encoded() for i in ours.images] == [i.encoded() for i in theirs.images]
     assert [(o.name, o.box) for o in ours.objects] == [(o.name, o.box) for o in theirs.objects]

@@ -5,7 +5,7 @@ A source is anything with `__len__` and `__getitem__(index) -> Record`: random a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -96,6 +96,7 @@ class Record:
       objects: what is known to be in the first image.
       ratings: role -> what the source's annotators gave the response, higher is better.
       spans: role -> (start, end) of the characters that annotators changed, where the source tells.
+      provenance: how responses were made that no source gave, as JSON can hold it; see `construct`.
     """
 
     key: str
@@ -108,6 +109,7 @@ class Record:
     objects: tuple[Object, ...] = ()
     ratings: Mapping[str, float] = field(default_factory=dict)
     spans: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ranking(self) -> tuple[str, ...]:

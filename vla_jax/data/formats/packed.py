@@ -30,6 +30,7 @@ def row_of(record: Record) -> dict[str, Any]:
             "objects": [[o.name, o.box, None if o.mask is None else _runs(o.mask)] for o in record.objects],
             "ratings": dict(record.ratings),
             "spans": {role: [list(span) for span in spans] for role, spans in record.spans.items()},
+            "provenance": dict(record.provenance),
         },
     }
 
@@ -50,6 +51,8 @@ def records(row: Row, image: OpenImage) -> Sequence[Record]:
                 objects=tuple(_object(*each) for each in said["objects"]),
                 ratings=said["ratings"],
                 spans={role: tuple((a, b) for a, b in spans) for role, spans in said["spans"].items()},
+                # Sets that were packed before there was any have none.
+                provenance=said.get("provenance", {}),
             )
         ]
     except (KeyError, TypeError, ValueError) as error:
