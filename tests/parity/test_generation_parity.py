@@ -21,7 +21,7 @@ from vla_jax.generate import answerer  # noqa: E402
 from vla_jax.interop import load_model  # noqa: E402
 from vla_jax.interop.configs import from_hugging_face  # noqa: E402
 from vla_jax.models import llava  # noqa: E402
-from vla_jax.rollout import sample  # noqa: E402
+from vla_jax.rollout import Sampling, sample  # noqa: E402
 from vla_jax.views import normalise  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -127,10 +127,9 @@ def our_tokens(model, images, questions, end_ids):
     features = jax.jit(llava.image_features, static_argnums=1)(
         model.params, model.config, pixels, model.adapter
     )
-    sampled = sample(
-        model.params, model.adapter, model.config, features, tokens, mask, max_new_tokens=NEW, end_ids=end_ids
-    )
-    return np.asarray(sampled.tokens)
+    sampling = Sampling(NEW, end_ids)
+    sampled = sample(model.params, model.adapter, model.config, features, tokens, mask, sampling)
+    return np.asarray(sampled.tokens[:, 0])
 
 
 def test_the_same_64_tokens_single_and_batched(both, scenes):
@@ -171,7 +170,5 @@ def test_greedy_answers_of_random_models_are_the_same(seed, tmp_path):
             **prompts.for_torch(), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
         )
     features, _, _ = run(params, config, prompts)
-    sampled = sample(
-        params, None, config, features, prompts.tokens, prompts.mask, max_new_tokens=12, end_ids=()
-    )
-    np.testing.assert_array_equal(sampled.tokens, made[:, prompts.tokens.shape[1] :].numpy())
+    sampled = sample(params, None, config, features, prompts.tokens, prompts.mask, Sampling(12))
+    np.testing.assert_array_equal(sampled.tokens[:, 0], made[:, prompts.tokens.shape[1] :].numpy())

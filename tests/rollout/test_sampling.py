@@ -3,99 +3,63 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from tests.small_models import tiny_model
-from vla_jax.models import LoraConfig, llava, lora
-from vla_jax.rollout import sample
+from tests.rollout.small_prompts import MASK, MODEL, TOKENS, image_tokens, trained_adapter
+from vla_jax.rollout import Sampling, sample
+from vla_jax.rollout.plain import plain_greedy, plain_logits
 from vla_jax.scoring import token_log_probs
 
-MODEL = tiny_model()
-IMAGE = MODEL.config.image_token_id
 STEPS = 6
-
-
-def left_padded(*prompts):
-    """Tokens and mask of prompts of any lengths."""
-    length = max(map(len, prompts))
-    tokens = np.array([[0] * (length - len(prompt)) + prompt for prompt in prompts], np.int32)
-    mask = np.array([[False] * (length - len(prompt)) + [True] * len(prompt) for prompt in prompts])
-    return tokens, mask
-
-
-TOKENS, MASK = left_padded(
-    [1, *[IMAGE] * 4, 70, 80],
-    [1, 50, 60, *[IMAGE] * 4, 9, 8],
-    [1, *[IMAGE] * 4, 5],
-)
 
 
 @pytest.fixture(scope="module")
 def features():
-    pixels = np.random.default_rng(0).normal(size=(3, 24, 24, 3)).astype(np.float32)
-    return jax.jit(llava.image_features, static_argnums=1)(MODEL.params, MODEL.config, pixels)
+    return image_tokens()
 
 
 @pytest.fixture(scope="module")
 def adapter():
-    """An adapter that has been trained somewhere."""
-    fresh = lora.initialise(
-        llava.table(MODEL.config), LoraConfig(targets="language/.*[qv]_proj"), jax.random.key(0)
-    )
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), fresh)
+    return trained_adapter()
 
 
-def answer(features, adapter=None, end_ids=(), max_new_tokens=STEPS, **how):
-    return sample(
-        MODEL.params,
-        adapter,
-        MODEL.config,
-        features,
-        TOKENS,
-        MASK,
-        max_new_tokens=max_new_tokens,
-        end_ids=end_ids,
-        **how,
-    )
+def responses(features, adapter=None, key=None, count=1, max_new_tokens=STEPS, **how):
+    """Of every prompt: [b count t]."""
+    sampling = Sampling(max_new_tokens, **how)
+    return sample(MODEL.params, adapter, MODEL.config, features, TOKENS, MASK, sampling, key, count=count)
 
 
-@jax.jit
-def plain_logits(adapter, features, tokens, mask):
-    """Logits of a whole sequence, nothing cached."""
-    states = llava.hidden_states(MODEL.params, MODEL.config, tokens, mask, features, adapter)
-    return llava.logits(MODEL.params, states)
+def answer(features, adapter=None, **how):
+    """One response to every prompt: [b t]."""
+    return jax.tree.map(lambda array: array[:, 0], responses(features, adapter, **how))
 
 
 @pytest.mark.smoke
 def test_greedy_tokens_are_the_likeliest_of_a_full_recomputation_at_every_step(features):
     sampled = answer(features)
-    room = np.zeros((3, STEPS), np.int32)
-    tokens, mask = np.concatenate([TOKENS, room], 1), np.concatenate([MASK, room.astype(bool)], 1)
-    for place in range(TOKENS.shape[1], tokens.shape[1]):
-        tokens[:, place] = plain_logits(None, features, tokens, mask)[:, place - 1].argmax(-1)
-        mask[:, place] = True
-    np.testing.assert_array_equal(sampled.tokens, tokens[:, -STEPS:])
+    expected = plain_greedy(MODEL.params, None, MODEL.config, features, TOKENS, MASK, STEPS)
+    np.testing.assert_array_equal(sampled.tokens, expected)
     assert sampled.mask.all()
 
 
-@pytest.mark.parametrize(("adapted", "temperature"), [(False, 0.0), (True, 0.0), (True, 0.7)])
-def test_log_probs_are_the_scorers_at_temperature_1(features, adapter, adapted, temperature):
+@pytest.mark.parametrize(("adapted", "temperature", "count"), [(False, 0.0, 1), (True, 0.7, 3)])
+def test_log_probs_are_the_scorers_at_temperature_1(features, adapter, adapted, temperature, count):
     adapter = adapter if adapted else None
-    sampled = answer(features, adapter, temperature=temperature, key=jax.random.key(0))
-    scored = jax.jit(partial(token_log_probs, config=MODEL.config, candidates=((0, 0),)))(
+    sampled = responses(features, adapter, jax.random.key(0), count, temperature=temperature)
+    scored = jax.jit(
+        partial(token_log_probs, config=MODEL.config, candidates=tuple((0, k) for k in range(count)))
+    )(
         MODEL.params,
         adapter,
         features=features[:, None],
         prefix_tokens=TOKENS,
         prefix_mask=MASK,
-        response_tokens=sampled.tokens[:, None],
-        response_mask=sampled.mask[:, None],
+        response_tokens=sampled.tokens,
+        response_mask=sampled.mask,
     )
-    np.testing.assert_allclose(sampled.log_probs, scored[:, 0], atol=1e-4)
+    np.testing.assert_allclose(sampled.log_probs, scored, atol=1e-4)
 
 
 def test_any_of_several_end_tokens_ends_a_row(features):
@@ -132,55 +96,52 @@ def test_the_adapter_changes_the_answer(features, adapter):
     assert not np.array_equal(answer(features, adapter).tokens, answer(features).tokens)
 
 
-def test_every_row_is_sampled_by_itself_and_the_key_fixes_them_all(features):
-    def draw(seed):
-        return sample(
-            MODEL.params,
-            None,
-            MODEL.config,
-            jnp.repeat(features[:1], 3, axis=0),
-            np.repeat(TOKENS[:1], 3, axis=0),
-            np.repeat(MASK[:1], 3, axis=0),
-            max_new_tokens=STEPS,
-            end_ids=(),
-            temperature=1.0,
-            key=jax.random.key(seed),
-        ).tokens
+def test_a_stop_sequence_ends_a_row_with_its_last_token_and_the_others_go_on(features):
+    endless = answer(features)
+    row, end = 1, 3
+    stop = tuple(int(token) for token in endless.tokens[row, end - 1 : end + 1])
+    stopped = answer(features, stop=(stop, (89, 89, 89, 89)))
+    assert stopped.mask[row].sum() == end + 1
+    np.testing.assert_array_equal(stopped.tokens[row, : end + 1], endless.tokens[row, : end + 1])
+    for i in (0, 2):
+        pairs = [tuple(endless.tokens[i, j : j + 2].tolist()) for j in range(STEPS - 1)]
+        assert stopped.mask[i].sum() == (pairs.index(stop) + 2 if stop in pairs else STEPS)
 
-    assert len(np.unique(draw(0), axis=0)) == 3
+
+def test_every_response_is_sampled_by_itself_and_the_key_fixes_them_all(features):
+    def draw(seed):
+        return responses(features, key=jax.random.key(seed), count=3, temperature=1.0).tokens
+
+    for row in draw(0):
+        assert len(np.unique(row, axis=0)) == 3
     np.testing.assert_array_equal(draw(0), draw(0))
     assert not np.array_equal(draw(0), draw(1))
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_first_tokens_are_drawn_from_the_softmax_at_that_temperature(features, temperature):
-    """Chi-square of 2,000 rows; tokens expected fewer than five times make one bin."""
-    rows = 2000
-    sampled = sample(
-        MODEL.params,
-        None,
-        MODEL.config,
-        jnp.repeat(features[:1], rows, axis=0),
-        np.repeat(TOKENS[:1], rows, axis=0),
-        np.repeat(MASK[:1], rows, axis=0),
-        max_new_tokens=1,
-        end_ids=(),
-        temperature=temperature,
-        key=jax.random.key(7),
-    )
-    logits = plain_logits(None, features, TOKENS, MASK)[0, -1] / temperature
-    expected = rows * np.asarray(jax.nn.softmax(logits), np.float64)
-    counts = np.bincount(sampled.tokens[:, 0], minlength=len(expected))
-    rare = expected < 5
-    observed = [*counts[~rare], counts[rare].sum()]
-    wanted = np.array([*expected[~rare], expected[rare].sum()])
-    assert len(wanted) > 50
-    assert stats.chisquare(observed, wanted * rows / wanted.sum()).pvalue > 1e-3
+@pytest.mark.parametrize("how", [{"temperature": 0.5}, {"temperature": 1.0, "top_p": 0.7}], ids=str)
+def test_responses_of_one_prefill_are_drawn_from_the_exact_distribution(features, how):
+    """Chi-square of 2,000 responses to a prompt; tokens expected fewer than five times make one bin."""
+    count = 2000
+    sampled = responses(features, key=jax.random.key(7), count=count, max_new_tokens=1, **how)
+    logits = plain_logits(MODEL.params, None, MODEL.config, features, TOKENS, MASK)[0, -1]
+    expected = np.asarray(jax.nn.softmax(logits / how["temperature"]), np.float64)
+    if "top_p" in how:
+        falling = np.argsort(-expected)
+        together = np.cumsum(expected[falling])
+        expected[falling[np.searchsorted(together, how["top_p"]) + 1 :]] = 0
+    expected *= count / expected.sum()
+    counts = np.bincount(sampled.tokens[0, :, 0], minlength=len(expected))
+    assert not counts[expected == 0].any()
+    rare = (expected < 5) & (expected > 0)
+    often = expected >= 5
+    observed = [*counts[often], counts[rare].sum()]
+    wanted = np.array([*expected[often], expected[rare].sum()])
+    if not rare.any():
+        observed, wanted = observed[:-1], wanted[:-1]
+    assert len(wanted) > 20
+    assert stats.chisquare(observed, wanted * count / wanted.sum()).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
-    "how", [{"temperature": 1.0}, {"temperature": -0.1, "key": jax.random.key(0)}], ids=str
-)
-def test_a_temperature_without_a_key_or_below_zero_is_an_error(features, how):
-    with pytest.raises(ValueError, match="temperature=.* must be 0, or positive with a key"):
-        answer(features, **how)
+def test_a_temperature_without_a_key_is_an_error(features):
+    with pytest.raises(ValueError, match="temperature is 1.0: sampling needs a key"):
+        answer(features, temperature=1.0)

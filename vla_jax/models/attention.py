@@ -81,12 +81,17 @@ def _heads_first(
     queries: Float[Array, "b t h k"], keys: Float[Array, "b s g k"], values: Float[Array, "b s g k"]
 ) -> tuple[Float[Array, "b g r t k"], Float[Array, "b g s k"], Float[Array, "b g s k"]]:
     """Heads in front of positions: what is multiplied then lies together, which a CPU does much faster."""
-    if queries.dtype == jnp.float16 and jax.default_backend() == "cpu":
-        # XLA's CPU has no product of float16 that adds up in float32.
-        queries, keys, values = (array.astype(jnp.float32) for array in (queries, keys, values))
+    queries, keys, values = widened(queries, keys, values)
     q = rearrange(queries, "b t (g r) k -> b g r t k", g=keys.shape[2])
     k, v = (rearrange(array, "b s g k -> b g s k") for array in (keys, values))
     return q, k, v
+
+
+def widened(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays, in float32 where they are of float16 on a CPU: XLA has no product there that adds up so."""
+    if arrays[0].dtype == jnp.float16 and jax.default_backend() == "cpu":
+        return tuple(array.astype(jnp.float32) for array in arrays)
+    return arrays
 
 
 def _positions_first(

@@ -14,6 +14,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
@@ -203,14 +204,15 @@ def run_layers(
     rotation: Rotation,
     mix: Mix,
     adapter: Adapter | None,
-    cache: Cache | None,
+    cache: Any,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
     needed_from: int = 0,
-) -> tuple[Float[Array, "b t d"], Cache | None]:
+) -> tuple[Float[Array, "b t d"], Any]:
     """Hidden states after the last norm, where positions see each other as `mix` has it.
 
     Args:
-      params, config, adapter, cache: as in `forward`.
+      params, config, adapter, cache: as in `forward`. Layers that stand apart (see `apart`) are written out,
+        and what `mix` makes of each layer's cache comes back as a list; else they are stacks.
       embeddings: inputs.
       rotation: by the position of each.
       mix: the attention of a layer; of the last one it may be asked for the needed positions only.
@@ -241,17 +243,20 @@ def run_layers(
         gated = _gated(project(normed, "gate"), project(normed, "up"))
         return x + project(gated, "down"), past
 
-    slides = jnp.arange(config.num_layers) >= config.full_layers
+    slides = np.arange(config.num_layers) >= config.full_layers
     layers = (params["layers"], part(adapter, "layers"), cache, slides)
     # What the layers add up is kept in float32 in half precision too: rounding the sum at every layer is what
     # would move log-probabilities most.
     x = embeddings.astype(jnp.float32)
     unroll = config.unroll or compute.unroll
-    if needed_from and unroll:
-        *before, last = (jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(config.num_layers))
+    if isinstance(params["layers"], list) or (needed_from and unroll):
+        *before, last = zip(*(apart(each, config.num_layers) for each in layers), strict=True)
+        made = []
         for layer in before:
-            x, _ = compute.checkpointed(block, looped=False)(x, layer)
-        x, _ = compute.checkpointed(partial(block, start=needed_from), looped=False)(x, last)
+            x, past = compute.checkpointed(block, looped=False)(x, layer)
+            made.append(past)
+        x, past = compute.checkpointed(partial(block, start=needed_from), looped=False)(x, last)
+        cache = [*made, past]
     else:
         x, cache = jax.lax.scan(
             compute.checkpointed(block, looped=not unroll),
@@ -263,6 +268,16 @@ def run_layers(
         x = x[:, needed_from:]
     x = compute.spread(x)
     return _rms_norm(x, params["norm"], config.rms_norm_eps).astype(embeddings.dtype), cache
+
+
+def apart(layers: Any, count: int) -> list[Any]:
+    """What is stacked by layers as one tree a layer; what is so already stays, and None is None a layer.
+
+    In a loop over tokens, a layer's slice of a stack would be a copy at every token.
+    """
+    if isinstance(layers, list):
+        return layers
+    return [jax.tree.map(lambda leaf: leaf[i], layers) for i in range(count)]  # noqa: B023
 
 
 def _within_window(

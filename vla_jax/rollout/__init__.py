@@ -1,10 +1,21 @@
-"""Answers from the model itself: jit-compiled prefill and decoding with a key/value cache.
+"""Responses from the model itself: jit-compiled prefill and decoding with a key/value cache.
 
-`sampling.py` works on token ids and knows no tokenizer; `answering.py` puts questions in words to a model.
-Nothing here knows a method.
+    sampling = Sampling(max_new_tokens=64, end_ids=(2,), temperature=1.0)
+    prefilled = prefill(params, adapter, config, features, tokens, mask)      # [b s], read once
+    decode(params, adapter, config, prefilled, sampling, key, count=3)        # Sampled [b 3 t], at the end
+    decode(params, adapter, config, prefilled, sampling, key, starts=places)  # [b f t], from places [b f]
+    sample(params, adapter, config, features, tokens, mask, sampling, key)    # both in one: [b 1 t]
+
+`choosing.py` says which token comes next (`Sampling`), `prefilling.py` reads sequences, `decoding.py` writes
+responses as forks of them, `plain.py` is the reference without a cache that tests compare with. These work
+on token ids and know no tokenizer; `answering.py` puts questions in words to a model. Nothing here knows a
+method.
 """
 
 from vla_jax.rollout.answering import Answerer
-from vla_jax.rollout.sampling import Sampled, sample
+from vla_jax.rollout.choosing import Sampling
+from vla_jax.rollout.decoding import Sampled, decode
+from vla_jax.rollout.prefilling import Prefilled, prefill
+from vla_jax.rollout.sampling import sample
 
-__all__ = ["Answerer", "Sampled", "sample"]
+__all__ = ["Answerer", "Prefilled", "Sampled", "Sampling", "decode", "prefill", "sample"]

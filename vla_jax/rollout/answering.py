@@ -13,6 +13,7 @@ from vla_jax.models import llava
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params
+from vla_jax.rollout.choosing import Sampling
 from vla_jax.rollout.sampling import sample
 from vla_jax.views import normalise
 
@@ -75,11 +76,12 @@ class Answerer:
         """
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images but {len(questions)} questions; give one each")
+        sampling = Sampling(max_new_tokens, self.end_ids, temperature)
         answers: list[str] = []
         for start in range(0, len(questions), self.batch_size):
             chunk = slice(start, start + self.batch_size)
             key = jax.random.fold_in(jax.random.key(seed), start)
-            answers += self._answer(images[chunk], questions[chunk], max_new_tokens, temperature, key)
+            answers += self._answer(images[chunk], questions[chunk], sampling, key)
             if progress is not None:
                 progress(len(answers) - start)
         return answers
@@ -88,8 +90,7 @@ class Answerer:
         self,
         images: Sequence[UInt8[np.ndarray, "y x 3"]],
         questions: Sequence[str],
-        max_new_tokens: int,
-        temperature: float,
+        sampling: Sampling,
         key: jax.Array,
     ) -> list[str]:
         shape = (self.batch_size, self.encoder.max_prompt_length)
@@ -113,12 +114,10 @@ class Answerer:
             _encode(self.params, self.adapter, self.config, tiles, layouts if self.config.anyres else None),
             tokens,
             mask,
-            max_new_tokens=max_new_tokens,
-            end_ids=self.end_ids,
-            temperature=temperature,
-            key=key,
+            sampling,
+            key,
         )
-        ids, kept = np.asarray(sampled.tokens), np.asarray(sampled.mask)
+        ids, kept = np.asarray(sampled.tokens[:, 0]), np.asarray(sampled.mask[:, 0])
         return [
             self.encoder.tokenizer.decode(row[keep], skip_special_tokens=True).strip()
             for row, keep in zip(ids[: len(questions)], kept[: len(questions)], strict=True)

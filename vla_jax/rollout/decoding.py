@@ -1,0 +1,147 @@
+"""Responses token by token, as forks of sequences that have been read."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from vla_jax.models import forks, llava
+from vla_jax.models.compute import Compute
+from vla_jax.models.forks import Caches, Forks
+from vla_jax.models.llava import LlavaConfig
+from vla_jax.models.lora import Adapter, part
+from vla_jax.models.parameters import Params
+from vla_jax.rollout.choosing import Sampling, choose, ended, remembered
+from vla_jax.rollout.prefilling import Prefilled
+
+# (tokens [b f], the forks' caches, how many tokens they hold) -> logits [b f w], the caches.
+Advance = Callable[[Array, Caches, Array], tuple[Array, Caches]]
+
+
+class Sampled(NamedTuple):
+    """Sampled responses, right-padded; f forks, or k responses of a prompt.
+
+    Attributes:
+      tokens: ids, what ended the response included where it was reached.
+      mask: True at tokens that were sampled.
+      log_probs: float32 log-probability of each sampled token at temperature 1, 0 elsewhere.
+    """
+
+    tokens: Int[Array, "b f t"]
+    mask: Bool[Array, "b f t"]
+    log_probs: Float[Array, "b f t"]
+
+
+class _Loop(NamedTuple):
+    """What goes from token to token; `step` of them are written."""
+
+    step: Int[Array, ""]
+    last: Int[Array, "b f m"]
+    alive: Bool[Array, "b f"]
+    logits: Float[Array, "b f w"]
+    own: Caches
+    out: Sampled
+
+
+@partial(jax.jit, static_argnames=("config", "sampling", "count", "compute"))
+def decode(
+    params: Params,
+    adapter: Adapter | None,
+    config: LlavaConfig,
+    prefilled: Prefilled,
+    sampling: Sampling,
+    key: PRNGKeyArray | None = None,
+    starts: Int[Array, "b f"] | None = None,
+    count: int = 1,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
+) -> Sampled:
+    """Responses that begin anywhere in sequences that have been read; ends early when all have ended.
+
+    All forks of a row look at the row's one cache, each at the places before its start, and each has a small
+    cache of its own. What a fork says does not depend on the others, nor on what stands behind its start.
+
+    Args:
+      params, adapter, config: the model that `prefilled` comes from.
+      prefilled: see `prefill`.
+      sampling: how tokens are chosen, and when a response ends.
+      key: needed where there is a temperature.
+      starts: the place of each fork's first token, as an index into s; at least 1, with a token (not padding)
+        before it. None begins behind every row's last token.
+      count: responses from each start, side by side: [b (f count) t].
+      compute: where activations lie.
+
+    Raises:
+      ValueError: where there is a temperature and no key.
+    """
+    starts = jnp.repeat(_ends(prefilled.valid) if starts is None else starts, count, axis=1)
+    logits, own, advance = begin(params, adapter, config, prefilled, starts, sampling.max_new_tokens, compute)
+
+    def going(loop: _Loop) -> Bool[Array, ""]:
+        return (loop.step < sampling.max_new_tokens) & jnp.any(loop.alive)
+
+    def chosen(loop: _Loop) -> _Loop:
+        own_key = None if key is None else jax.random.fold_in(key, loop.step)
+        tokens, log_probs = choose(loop.logits, sampling, own_key)
+        new = Sampled(jnp.where(loop.alive, tokens, 0), loop.alive, jnp.where(loop.alive, log_probs, 0.0))
+        out = Sampled(
+            *(whole.at[..., loop.step].set(part) for whole, part in zip(loop.out, new, strict=True))
+        )
+        last = remembered(loop.last, tokens)
+        return loop._replace(
+            step=loop.step + 1, last=last, alive=loop.alive & ~ended(last, sampling), out=out
+        )
+
+    def one(loop: _Loop) -> _Loop:
+        logits, own = advance(loop.last[..., -1], loop.own, loop.step - 1)
+        return chosen(loop._replace(logits=logits, own=own))
+
+    shape = (*starts.shape, sampling.max_new_tokens)
+    empty = Sampled(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
+    last = jnp.full((*starts.shape, sampling.memory), -1, jnp.int32)
+    first = chosen(_Loop(jnp.int32(0), last, jnp.ones(starts.shape, bool), logits, own, empty))
+    return jax.lax.while_loop(going, one, first).out
+
+
+def begin(
+    params: Params,
+    adapter: Adapter | None,
+    config: LlavaConfig,
+    prefilled: Prefilled,
+    starts: Int[Array, "b f"],
+    length: int,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
+) -> tuple[Float[Array, "b f w"], Caches, Advance]:
+    """Logits of every fork's first token, room for `length` tokens, and the function that reads one more.
+
+    Args:
+      params, adapter, config, prefilled, starts, compute: as in `decode`.
+      length: the most tokens that a fork will read.
+    """
+    before = starts - 1
+    places = jnp.arange(prefilled.valid.shape[1])
+    behind = Forks(
+        prefix=prefilled.cache,
+        key_positions=prefilled.positions,
+        seen=prefilled.seen[:, None] & (places < starts[..., None]),
+        first=jnp.take_along_axis(prefilled.positions, before, axis=1) + 1,
+    )
+    states = jnp.take_along_axis(prefilled.states, before[..., None], axis=1)
+    language, low_rank = params["language"], part(adapter, "language")
+    if isinstance(prefilled.cache, list):
+        language, low_rank = forks.written_out(language, low_rank, config.language)
+
+    def advance(tokens: Array, own: Caches, place: Array) -> tuple[Array, Caches]:
+        embeddings = llava.embed(params, config, tokens, None)
+        states, own = forks.step(language, config.language, embeddings, behind, own, place, low_rank, compute)
+        return llava.logits(params, states), own
+
+    own = forks.empty_cache(config.language, behind, length, states.dtype)
+    return llava.logits(params, states), own, advance
+
+
+def _ends(valid: Bool[Array, "b s"]) -> Int[Array, "b 1"]:
+    """The place behind every row's last token."""
+    return (valid.shape[1] - jnp.argmax(valid[:, ::-1], axis=1, keepdims=True)).astype(jnp.int32)

@@ -1,0 +1,70 @@
+"""Prompts, or whole sequences, read once: what responses begin from."""
+
+from functools import partial
+
+import flax.struct
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+from vla_jax.models import forks, llava
+from vla_jax.models.compute import Compute
+from vla_jax.models.forks import Caches
+from vla_jax.models.llava import LlavaConfig
+from vla_jax.models.lora import Adapter, part
+from vla_jax.models.parameters import Params
+
+
+class Prefilled(flax.struct.PyTreeNode):
+    """Sequences that a model has read.
+
+    Attributes:
+      states: the last hidden state at every place, which predicts the token after it.
+      cache: keys and values of every layer.
+      valid: False at padding.
+      seen: False at padding and at keys that are hidden.
+      positions: rotary position of every token.
+    """
+
+    states: Float[Array, "b s d"]
+    cache: Caches
+    valid: Bool[Array, "b s"]
+    seen: Bool[Array, "b s"]
+    positions: Int[Array, "b s"]
+
+
+@partial(jax.jit, static_argnames=("config", "compute"))
+def prefill(
+    params: Params,
+    adapter: Adapter | None,
+    config: LlavaConfig,
+    features: Float[Array, "b n d"] | None,
+    tokens: Int[Array, "b s"],
+    mask: Bool[Array, "b s"],
+    keep: Bool[Array, "b s"] | None = None,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
+) -> Prefilled:
+    """Reads sequences once, so that responses can begin at any of their places.
+
+    Args:
+      params, adapter, config: the model.
+      features: image tokens of each row; None where no row has an image.
+      tokens: ids with expanded image placeholders, of prompts or of prompts with responses.
+      mask: False at padding, which may stand on either side of a row and not within it.
+      keep: False hides a key from every query, its own token's among them, here and in all that is decoded
+        from here; positions do not change. None hides none.
+      compute: kernels, where activations lie, and whether layers are written out.
+    """
+    positions, seen = llava.positions(mask), mask if keep is None else mask & keep
+    language, low_rank = params["language"], part(adapter, "language")
+    if config.language.unroll or compute.unroll:
+        language, low_rank = forks.written_out(language, low_rank, config.language)
+    states, cache = forks.read(
+        language,
+        config.language,
+        llava.embed(params, config, tokens, features),
+        positions,
+        seen,
+        low_rank,
+        compute,
+    )
+    return Prefilled(states, cache, mask, seen, positions)
