@@ -20,7 +20,8 @@ Stages, each in a process of its own, in this order; what one printed stays, how
 Where memory does not suffice, a stage is taken again with half the pairs, and the line says how many. MFU is
 FLOPs of the step with nothing computed twice, padding included, over time and peak. Ratios are of seconds a
 pair, TRL as it comes over ours; to `cached` too, since TRL refuses a reference from before where there are
-images. Without a GPU it says so and measures nothing.
+images. Where a comparison does not agree, or a stage fails, it ends with an error. Without a GPU it says so
+and measures nothing.
 """
 
 import argparse
@@ -68,13 +69,20 @@ def main() -> None:
         measured = list(take_stages(session, options.stages, device["peak"], sheet))
     for line in ratios(measured):
         print(line)
+    if session.failed:
+        raise SystemExit(f"error: {', '.join(session.failed)}")
 
 
 class Session:
-    """Runs stages until the time is up."""
+    """Runs stages until the time is up.
+
+    Attributes:
+      failed: what did not agree, crashed or was stopped.
+    """
 
     def __init__(self, options: argparse.Namespace, folder: Path):
         self.ends = time.monotonic() + options.seconds
+        self.failed: list[str] = []
         self.job = Job(
             str(folder / "checkpoint"), options.small, options.pairs, options.steps, remat=options.remat
         )
@@ -97,10 +105,24 @@ class Session:
             command = [sys.executable, "-m", module, *job.arguments()]
             ended = subprocess.run(command, env=self.environment, timeout=left)
             if ended.returncode:
-                print(f"{module}: FAILED with exit code {ended.returncode}", flush=True)
+                self._fails(f"{module}: FAILED with exit code {ended.returncode}")
         except subprocess.TimeoutExpired:
-            print(f"{module}: STOPPED, the time is up", flush=True)
+            self._fails(f"{module}: STOPPED, the time is up")
         return [json.loads(line) for line in job.results.read_text().splitlines()]
+
+    def _fails(self, line: str) -> None:
+        print(line, flush=True)
+        self.failed.append(line)
+
+    def compare(self, job: Job) -> dict[str, bool]:
+        """What was compared -> whether it agrees, each said."""
+        agrees = {result["parity"]: result["agrees"] for result in self.run("benchmarks.gpu_parity", job)}
+        for name, agree in agrees.items():
+            if agree:
+                print(f"{name}: agrees", flush=True)
+            else:
+                self._fails(f"{name}: DOES NOT AGREE")
+        return agrees
 
     def measure(self, module: str, job: Job) -> list[Measured]:
         """The stage's measurements, with fewer pairs where memory does not suffice for all."""
@@ -121,11 +143,8 @@ def take_stages(session: Session, stages: Sequence[str], peak: float, sheet: flo
         print(f"--- {stage}", flush=True)
         made: list[Measured] = []
         if stage == "parity":
-            compared = session.run("benchmarks.gpu_parity", replace(session.job, pairs=2, steps=1))
-            for result in compared:
-                verdict = "agrees" if result["agrees"] else "DOES NOT AGREE"
-                print(f"{result['parity']}: {verdict}", flush=True)
-            attentions = [result["agrees"] for result in compared if "cudnn" in result["parity"]]
+            agrees = session.compare(replace(session.job, pairs=2, steps=1))
+            attentions = [agree for name, agree in agrees.items() if "cudnn" in name]
             fused = bool(attentions) and all(attentions)
         elif stage == "dpo":
             made = session.measure(OURS, replace(session.job, references=("online", "cached")))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import Session, _options, ratios, summary
+from benchmarks.gpu import Session, _options, main, ratios, summary
 from benchmarks.gpu_inputs import Job, Measured
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,3 +67,23 @@ def test_a_stage_that_fails_keeps_what_it_added(tmp_path, monkeypatch, capfd):
     session = Session(_options(), tmp_path)
     assert session.run("stage", session.job) == [{"pairs": 4}]
     assert "stage: FAILED with exit code 3" in capfd.readouterr().out
+    assert session.failed == ["stage: FAILED with exit code 3"]
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_it_fails_where_gpu_and_cpu_do_not_agree(monkeypatch, capsys, agrees):
+    found = {
+        "benchmarks.gpu_device": [{"platform": "gpu", "kind": "H100", "peak": 1e12}],
+        "benchmarks.gpu_parity": [
+            {"parity": "dpo, gpu = cpu", "agrees": True},
+            {"parity": "lpoi, gpu = cpu", "agrees": agrees},
+        ],
+    }
+    monkeypatch.setattr(Session, "run", lambda session, module, job: found[module])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--stages", "parity"])
+    if agrees:
+        main()
+    else:
+        with pytest.raises(SystemExit, match="error: lpoi, gpu = cpu: DOES NOT AGREE"):
+            main()
+    assert "dpo, gpu = cpu: agrees" in capsys.readouterr().out

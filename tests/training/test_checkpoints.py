@@ -1,6 +1,8 @@
 """Checkpoints: which are kept, whose they are, and that no mesh, base or damage changes what comes back."""
 
+import asyncio
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore
 
 from tests.virtual_devices import on_virtual_devices
 from vla_jax.parallel import make_mesh, on_mesh, parameter_shardings
@@ -128,6 +131,36 @@ def test_where_none_can_be_read_nothing_is_begun_anew(tmp_path):
     for _ in range(2):  # as often as it is tried: a launcher may start again by itself
         with pytest.raises(CheckpointError, match="none of the checkpoints in .* can be read; mend that"):
             restore(tmp_path)
+
+
+def answer_to_a_closed_loop():
+    """What a write does that ends after another one of its save has failed."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    promise, future = tensorstore.Promise.new()
+    future.add_done_callback(lambda done: loop.call_soon_threadsafe(done.result))
+    promise.set_result(None)
+
+
+def test_writes_that_end_after_a_save_has_failed_print_no_tracebacks(tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
+    with pytest.raises(OSError, match="no room"), Checkpoints(tmp_path, keep=1):
+        answer_to_a_closed_loop()
+        raise OSError("no room")
+    answer_to_a_closed_loop()
+    assert reported == []
+
+
+def test_all_else_that_goes_wrong_in_the_background_is_reported(tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
+    with Checkpoints(tmp_path, keep=1):
+        promise, future = tensorstore.Promise.new()
+        future.add_done_callback(lambda done: {}["nothing"])
+        promise.set_result(None)
+    answer_to_a_closed_loop()
+    assert reported == [KeyError, RuntimeError]
 
 
 # --- what the subprocess with eight virtual devices does ---------------------------------------------

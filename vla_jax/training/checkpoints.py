@@ -3,7 +3,8 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,8 @@ class Checkpoints:
         self._manager.reload()
 
     def __enter__(self) -> "Checkpoints":
+        self._report = sys.unraisablehook
+        sys.unraisablehook = _without_late_answers(self._report)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
@@ -165,6 +168,25 @@ class Checkpoints:
             self._manager.wait_until_finished()
         finally:
             self._manager.close()
+        if kind is None:
+            # Not where a save failed: answers may yet come.
+            sys.unraisablehook = self._report
+
+
+def _without_late_answers(
+    report: Callable[["sys.UnraisableHookArgs"], object],
+) -> Callable[["sys.UnraisableHookArgs"], object]:
+    """`report`, of all but writes that end after a save has failed.
+
+    At the first write that fails orbax raises and closes its event loop; tensorstore gives that loop the
+    results of the others all the same, each of which Python would print as a traceback.
+    """
+
+    def reported(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+            report(unraisable)
+
+    return reported
 
 
 def _drop_damaged_metrics(path: Path) -> None:
