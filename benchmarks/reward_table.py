@@ -12,7 +12,6 @@ two of them. Source of the comparison: the alignment study, section 5.5 and Tabl
 """
 
 import argparse
-import ast
 import datetime
 import json
 import subprocess
@@ -23,11 +22,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from benchmarks.configured import configured
 from benchmarks.pair_sets import SETS
 from benchmarks.tables import markdown, mean_and_spread, write_page
 from vla_jax.data.packing import pack
 from vla_jax.interop import load_model
-from vla_jax.train import load_config
 from vla_jax.training.assembly import assemble
 from vla_jax.training.configuration import default_config
 
@@ -43,19 +42,6 @@ def settings(seed: int, extra: Sequence[str]) -> list[str]:
     """What every run of a seed is configured with, as `a.b=c`; a size of the world says nothing of files."""
     size = f"data.size={default_config().data.size}"
     return [f"seed={seed}", f"train.steps={_STEPS}", "data.max_completion_length=32", size, *extra]
-
-
-def configured(seed: int, extra: Sequence[str]) -> ConfigDict:
-    """The configuration that a run of this seed has, before it is told its data."""
-    config = load_config(Path(_CONFIG))
-    for setting in settings(seed, extra):
-        field, _, value = setting.partition("=")
-        *sections, name = field.split(".")
-        section = config
-        for each in sections:
-            section = section[each]
-        section[name] = value if isinstance(section[name], str) else ast.literal_eval(value)
-    return config
 
 
 def packed(name: str, seed: int, config: ConfigDict, runs: Path) -> Path:
@@ -133,11 +119,11 @@ def main() -> None:
     results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in rows}
     with tqdm(total=len(seeds) * len(rows), desc="rewards", unit="run") as bar:
         for seed in seeds:
-            config = configured(seed, arguments.set)
+            config = configured(_CONFIG, settings(seed, arguments.set))
             sets = {name: packed(name, seed, config, arguments.runs) for name in SETS}
             for name, parts in rows.items():
                 workdir = train(name, [sets[part] for part in parts], seed, arguments.runs, arguments.set)
-                results[name][seed] = asked(workdir, sets, configured(seed, arguments.set))
+                results[name][seed] = asked(workdir, sets, configured(_CONFIG, settings(seed, arguments.set)))
                 bar.update()
     command = " ".join(["python -m benchmarks.reward_table", *sys.argv[1:]])
     note = (

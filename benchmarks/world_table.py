@@ -20,7 +20,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.configured import configured
 from benchmarks.tables import markdown, mean_and_spread, write_page
+from vla_jax.construct.key_objects import pack_verified
+from vla_jax.train import base_model
+from vla_jax.training.configuration import default_config
 
 _HEADINGS = {
     "chair_s": "CHAIR_s",
@@ -45,11 +49,13 @@ class Arm:
       name: of the row and of its working directories.
       config: config file.
       overrides: `a.b=c` settings on top.
+      verified: train on pairs whose key object the base model has verified.
     """
 
     name: str
     config: str
     overrides: tuple[str, ...] = ()
+    verified: bool = False
 
 
 ARMS = (
@@ -60,6 +66,8 @@ ARMS = (
     Arm("control: sft on chosen", "configs/world_dpo.py", ("recipe=sft",)),
     Arm("control: dpo, shuffled labels", "configs/world_dpo.py", ("data.flip_labels=True",)),
 )
+# More pairs than a run reads, since those without a verified key object are left out.
+_VERIFIED_PAIRS = 7_000
 # Ablations, each against the arm before the colon.
 ABLATIONS = (
     *(
@@ -72,6 +80,7 @@ ABLATIONS = (
             "L = 5": ("num_views=5",),
         }.items()
     ),
+    Arm("lpoi: key object verified", "configs/world_lpoi.py", verified=True),
     *(
         Arm(f"adavip: {name}", "configs/world_adavip.py", (f"options.adavip.weighting={weighting}",))
         for name, weighting in {
@@ -88,7 +97,26 @@ def run_arm(arm: Arm, seed: int, runs: Path, extra: Sequence[str]) -> None:
     workdir = folder(arm, seed, runs)
     command = [sys.executable, "-m", "vla_jax.train", f"--config={arm.config}", f"--workdir={workdir}"]
     settings = (f"seed={seed}", *arm.overrides, *extra)
+    if arm.verified:
+        settings = (*settings, *_reading(verified_pairs(arm.config, seed, runs, settings)))
     subprocess.run([*command, *(f"--config.{setting}" for setting in settings)], check=True)
+
+
+def verified_pairs(config: str, seed: int, runs: Path, settings: Sequence[str]) -> Path:
+    """The folder of the world's pairs with verified key objects, packed where it is not there."""
+    folder = runs / f"verified-seed{seed}"
+    if not folder.exists():
+        asked = configured(config, (*settings, f"data.size={_VERIFIED_PAIRS}"))
+        found = str(pack_verified(asked, base_model(asked), folder))
+        folder.with_name(f"{folder.name}.txt").write_text(found + "\n")
+        print(found)
+    return folder
+
+
+def _reading(folder: Path) -> tuple[str, ...]:
+    """Settings that train on packed pairs of the world."""
+    size = default_config().data.size
+    return "data.source=packed", f"data.path={folder}", f"data.size={size}", "evaluation.world=True"
 
 
 def summary_of(arm: Arm, seed: int, runs: Path) -> dict | None:

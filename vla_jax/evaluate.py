@@ -31,7 +31,8 @@ def open_scenes(config: ConfigDict, image_size: int) -> tuple[Source, Vocabulary
     with COCO's 80 categories and whatever else its records name.
     """
     world = WorldConfig(seed=config.seed, image_size=image_size, **config.world.to_dict())
-    source = open_evaluation(config.data.to_dict(), world, config.evaluation.scenes)
+    watched = config.evaluation
+    source = open_evaluation(config.data.to_dict(), world, watched.scenes, watched.world)
     if isinstance(source, Files):
         return source, Vocabulary.coco(also=source.object_names())
     return source, Vocabulary.from_names(category.name for category in CATEGORIES)

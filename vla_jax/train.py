@@ -171,6 +171,8 @@ def _can_be_measured(run: Run) -> bool:
     """Whether there is something to evaluate on; says so where a folder names no objects."""
     if run.config.evaluation.scenes == 0:
         return False
+    if run.config.evaluation.world:
+        return True
     if isinstance(run.source, Files) and not run.source.object_names():
         _say("no record names its objects, so CHAIR is not measured; add `objects` to measure it")
         return False

@@ -5,8 +5,11 @@ import json
 import pytest
 
 from benchmarks import reward_table
+from benchmarks.configured import configured
 from benchmarks.pair_sets import SETS
-from benchmarks.reward_table import asked, configured, cross_table, seed_table
+from benchmarks.reward_table import asked, cross_table, seed_table
+
+CONFIG = "configs/world_reward_model.py"
 
 
 def shares(value):
@@ -39,13 +42,7 @@ def test_a_model_is_asked_about_each_set_once(tmp_path, folders, monkeypatch):
     monkeypatch.setattr(reward_table, "load_model", lambda workdir: workdir)
     monkeypatch.setattr(reward_table, "assemble", lambda config, model: Assembled(config))
     (tmp_path / "held_out_pairs.json").write_text(json.dumps({"one": 50.0}))
-    found = asked(tmp_path, folders, configured(0, ()))
+    found = asked(tmp_path, folders, configured(CONFIG, []))
     assert found == {"one": 50.0, "two": 75.0}
     assert questions == [str(folders["two"] / "held_out")]
-    assert asked(tmp_path, folders, configured(0, ())) == found and len(questions) == 1
-
-
-def test_settings_of_every_run_are_the_configurations_types():
-    config = configured(2, ["train.steps=7", "base.cache=/elsewhere", "evaluation.saliency=False"])
-    assert (config.seed, config.train.steps, config.base.cache) == (2, 7, "/elsewhere")
-    assert config.evaluation.saliency is False
+    assert asked(tmp_path, folders, configured(CONFIG, [])) == found and len(questions) == 1

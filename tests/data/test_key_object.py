@@ -7,7 +7,7 @@ import pytest
 
 from vla_jax.data import Object, Record
 from vla_jax.data.images import Pixels
-from vla_jax.data.key_object import CENTRAL, DENIED, NAMED, UNNAMED, key_object
+from vla_jax.data.key_object import CENTRAL, DENIED, GIVEN, NAMED, UNNAMED, candidates, key_object
 
 BOXES = {
     "cat": (0.0, 0.0, 10.0, 10.0),
@@ -122,3 +122,27 @@ def test_a_denial_about_something_boxed_is_about_that():
 @pytest.mark.parametrize("answer", ["Nothing special.", "Not a soul.", "Noon."])
 def test_other_words_deny_nothing(answer):
     assert key_object(record("cat"), answer).origin == UNNAMED
+
+
+def test_what_the_data_says_comes_before_every_word():
+    said = replace(record("cat", "dog"), key_object=1)
+    assert key_object(said, "A cat.")[:2] == (BOXES["dog"], GIVEN)
+    assert key_object(replace(said, objects=(Object("cat"), masked("dog", (3, 4)))), "No.").box == (
+        4,
+        3,
+        5,
+        4,
+    )
+
+
+def test_candidates_are_the_named_in_the_papers_order_then_the_others_as_they_are_given():
+    asked = record("dining table", "cat", "bus", "dog", question="Is there a dog?", unboxed=["tree"])
+    assert candidates(asked, "A tree, a bus. The cat sleeps.") == (2, 3, 1, 0)
+    twice = record("cat", "dog", "cat")
+    assert candidates(twice, "A dog and two cats. The dog sleeps.") == (1, 0, 2)
+    assert key_object(twice, "A dog and two cats.").box == BOXES["dog"]
+
+
+def test_a_denial_of_something_absent_has_no_candidates():
+    assert candidates(record("cat", question="Is there a dog?"), "No.") == ()
+    assert candidates(record("cat", question="Is there a cat?"), "No.") == (0,)

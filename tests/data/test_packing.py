@@ -30,6 +30,7 @@ RECORDS = [
         history=(Turn("Who?", "Me."),),
         further_turns=(Turn("Sure?", "Yes."),),
         objects=(Object("cat", (1.0, 2.0, 3.5, 4.0), MASK), Object("dog"), Object("", (0.0, 0.0, 9.0, 9.0))),
+        key_object=2,
         ratings={CHOSEN: 4.5, REJECTED: 2.0},
         spans={REJECTED: ((2, 5),)},
         provenance={"rejected": {"tries": 2, "cuts": [[0, 1]], "similarity": 0.5, "model": "ab12"}},
@@ -38,7 +39,18 @@ RECORDS = [
 
 
 def same(ours, theirs):
-    plain = ("key", "question", "responses", "history", "system", "further_turns", "ratings", "spans", "provenance")
+    plain = (
+        "key",
+        "question",
+        "responses",
+        "history",
+        "system",
+        "further_turns",
+        "ratings",
+        "spans",
+        "provenance",
+        "key_object",
+    )
     assert all(getattr(ours, name) == getattr(theirs, name) for name in plain)
     assert [i.encoded() for i in ours.images] == [i.encoded() for i in theirs.images]
     assert [(o.name, o.box) for o in ours.objects] == [(o.name, o.box) for o in theirs.objects]

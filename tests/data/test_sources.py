@@ -90,6 +90,8 @@ def test_evaluation_is_on_held_out_scenes_or_on_the_users_own_file(file):
         section(source="preference_folder", path=str(file), box_format="xywh_pixels"), WORLD, 7
     )
     assert isinstance(own, Published)
+    scenes = open_evaluation(section(source="packed", path="/nowhere"), WORLD, 7, of_world=True)
+    assert isinstance(scenes, EvaluationWorld) and len(scenes) == 7
 
 
 def test_a_tokenizer_is_trained_on_the_world_and_on_the_file(file):

@@ -94,6 +94,7 @@ class Record:
       system: what the system message says; "" leaves it to the chat template.
       further_turns: turns that follow the chosen answer; supervised recipes score their answers too.
       objects: what is known to be in the first image.
+      key_object: place among them of the one that the chosen answer is about, where the source says which.
       ratings: role -> what the source's annotators gave the response, higher is better.
       spans: role -> (start, end) of the characters that annotators changed, where the source tells.
       provenance: how responses were made that no source gave, as JSON can hold it; see `construct`.
@@ -107,6 +108,7 @@ class Record:
     system: str = ""
     further_turns: tuple[Turn, ...] = ()
     objects: tuple[Object, ...] = ()
+    key_object: int | None = None
     ratings: Mapping[str, float] = field(default_factory=dict)
     spans: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -129,9 +129,18 @@ def open_held_out(data: Mapping[str, Any], world: WorldConfig, path: str, record
     return open_source({**data, "path": path}, world)
 
 
-def open_evaluation(data: Mapping[str, Any], world: WorldConfig, scenes: int) -> Source:
-    """The records to evaluate on: held-out scenes of the world, or the user's own annotated photographs."""
-    if data["source"] in WORLDS:
+def open_evaluation(
+    data: Mapping[str, Any], world: WorldConfig, scenes: int, of_world: bool = False
+) -> Source:
+    """The records to evaluate on: held-out scenes of the world, or the user's own annotated photographs.
+
+    Args:
+      data: as `open_source` has it.
+      world: the built-in world.
+      scenes: how many the world makes.
+      of_world: take the world's whatever the source is.
+    """
+    if of_world or data["source"] in WORLDS:
         return EvaluationWorld(world, scenes)
     return open_source(data, world)
 

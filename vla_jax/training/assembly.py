@@ -84,7 +84,7 @@ def check_data(config: ConfigDict) -> None:
       ValueError: where there is no such source, or it has fewer records than data.limit.
     """
     source = open_source(config.data.to_dict(), world_of(config, config.model.vision.image_size))
-    chosen = _plan(config, source).chosen
+    chosen = plan_of(config, source).chosen
     if config.data.on_bad_record != "skip" and isinstance(source, Files):
         for index in sample(chosen, config.data.preflight):
             source[index]
@@ -122,7 +122,7 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
     held_out = open_held_out(data, world, watched.path, watched.records) if watched.every else None
     skips = config.data.on_bad_record == "skip"
     encoder, report = encoder_of(config, model, recipe), report if report is not None else RecordReport()
-    plan = _plan(config, source)
+    plan = plan_of(config, source)
     report.most_bad = int(config.data.max_bad_fraction * len(plan.chosen)) if skips else None
     # The world's records are all alike.
     most = config.data.preflight if isinstance(source, Files) else 1
@@ -200,7 +200,7 @@ def _trained_paths(config: ConfigDict, model: Model, recipe: Recipe) -> list[str
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
-def _plan(config: ConfigDict, source: Source) -> BatchPlan:
+def plan_of(config: ConfigDict, source: Source) -> BatchPlan:
     """Which records make which batch, as long as nobody knows how long they are."""
     mixture = source.parts if isinstance(source, Mixture) else ()
     kept = None

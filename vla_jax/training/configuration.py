@@ -114,6 +114,7 @@ def default_config() -> ConfigDict:
                 "records": 256,
                 "path": "",
                 "scenes": 500,  # the world's held-out scenes; 0 evaluates nothing
+                "world": False,  # on the world's scenes, though training reads files: pairs made from it
                 "batch_size": 64,
                 "max_new_tokens": 40,
                 "gallery": 12,  # scenes shown in the report
@@ -233,6 +234,8 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "evaluation.records", "a run without evaluations (evaluation.every=0)"
     elif config.data.source in WORLDS:
         yield "evaluation.path", f"data.source={config.data.source}"
+    if config.data.source in WORLDS:
+        yield "evaluation.world", f"data.source={config.data.source}"
     if not config.checkpoint.best_metric:
         yield "checkpoint.greater_is_better", "checkpoint.best_metric=''"
     if not config.tracking.project:

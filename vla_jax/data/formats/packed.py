@@ -4,7 +4,7 @@ Keys are those that the records had in the files they came from, so that random 
 keyed by them, stay what they were.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def row_of(record: Record) -> dict[str, Any]:
             "system": record.system,
             "further_turns": [[turn.question, turn.answer] for turn in record.further_turns],
             "objects": [[o.name, o.box, None if o.mask is None else _runs(o.mask)] for o in record.objects],
+            "key_object": record.key_object,
             "ratings": dict(record.ratings),
             "spans": {role: [list(span) for span in spans] for role, spans in record.spans.items()},
             "provenance": dict(record.provenance),
@@ -49,6 +50,7 @@ def records(row: Row, image: OpenImage) -> Sequence[Record]:
                 system=said["system"],
                 further_turns=tuple(Turn(*turn) for turn in said["further_turns"]),
                 objects=tuple(_object(*each) for each in said["objects"]),
+                key_object=_place(said),
                 ratings=said["ratings"],
                 spans={role: tuple((a, b) for a, b in spans) for role, spans in said["spans"].items()},
                 # Sets that were packed before there was any have none.
@@ -59,6 +61,14 @@ def records(row: Row, image: OpenImage) -> Sequence[Record]:
         if isinstance(error, RowError):
             raise
         raise RowError(f"is no packed record ({error!r})", "pack the files again") from None
+
+
+def _place(said: Mapping[str, Any]) -> int | None:
+    """Of the key object; sets that were packed before it was known say nothing of it."""
+    place = said.get("key_object")
+    if place is not None and place not in range(len(said["objects"])):
+        raise RowError(f"has a key object {place!r} among {len(said['objects'])}", "pack the files again")
+    return place
 
 
 def _object(name: str, box: Sequence[float] | None, runs: Any) -> Object:
