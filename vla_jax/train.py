@@ -79,22 +79,28 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
 
     # What is wrong with the data shows here, not after the minutes a base model may take.
     check_data(config)
-    model = base_model(config)
+    model, reward_model = base_model(config), made_model(config, config.rewards)
     # Of several processes each reads other records, and has a list of its own.
     name = BAD_RECORDS if is_first() else f"{jax.process_index()}.{BAD_RECORDS}"
     report = ListedReport(workdir / name, goes_on=is_claimed(workdir))
     try:
-        return _train(config, model, report, workdir, command, started)
+        return _train(config, model, reward_model, report, workdir, command, started)
     finally:
         if report.bad:
             print(f"{len(report.bad)} bad records; they are listed in {report.path}")
 
 
 def _train(
-    config: ConfigDict, model: Model, report: RecordReport, workdir: Path, command: str, started: float
+    config: ConfigDict,
+    model: Model,
+    reward_model: Model | None,
+    report: RecordReport,
+    workdir: Path,
+    command: str,
+    started: float,
 ) -> dict[str, Any]:
     """`train`, of a configuration that was checked and a base model that is there."""
-    run = assemble(config, model, report)
+    run = assemble(config, model, report, reward_model)
     if is_first():
         claim(workdir, config)
         _announce(run, workdir)
@@ -131,21 +137,30 @@ def _train(
 
 def base_model(config: ConfigDict) -> Model:
     """The model training starts from: loaded, made once by another configuration, or fresh."""
-    if config.base.model:
+    return made_model(config, config.base) or fresh_model(config)
+
+
+def made_model(config: ConfigDict, wanted: ConfigDict) -> Model | None:
+    """A model that a configuration names: loaded, or made once by another configuration.
+
+    Args:
+      config: the run's.
+      wanted: its section that says which (`base` or `rewards`); None comes back where it names none.
+    """
+    if wanted.model:
         with loading():
-            return load_model(Path(config.base.model))
-    if not config.base.config:
-        return fresh_model(config)
-    base = load_config(Path(config.base.config))
-    for section in config.base.inherit:
-        base[section] = config[section]
-    base.base.cache = config.base.cache
-    folder = (
-        Path(config.base.cache) / f"{Path(config.base.config).stem}-seed{config.seed}-{fingerprint(base)}"
-    )
+            return load_model(Path(wanted.model))
+    if not wanted.config:
+        return None
+    made = load_config(Path(wanted.config))
+    for section in wanted.inherit:
+        made[section] = config[section]
+    made.base.cache = config.base.cache
+    name = f"{Path(wanted.config).stem}-seed{config.seed}-{fingerprint(made)}"
+    folder = Path(config.base.cache) / name
     if not (folder / "model").is_dir():
-        print(f"base model: {config.base.config} into {folder}, once")
-        train(base, folder)
+        print(f"{wanted.config} into {folder}, once")
+        train(made, folder)
     with loading():
         return load_model(folder)
 
@@ -244,7 +259,12 @@ def _report(
 
 
 def _strips(run: Run, trained: Model) -> list[ViewStrip]:
-    """The views of the first examples, and where in the untouched image their losses look."""
+    """The views of the first examples, and where in the untouched image their losses look.
+
+    None of a method that makes its responses: the report shows those instead.
+    """
+    if run.recipe.rollout is not None:
+        return []
     batch = jax.tree.map(lambda column: column[:_STRIPS], next(run.open_batches(0, 1)))
     views, names = np.asarray(view_strips(run.recipe, batch, run.config.seed)), run.recipe.view_names
     if run.config.evaluation.saliency:

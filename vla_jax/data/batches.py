@@ -21,6 +21,22 @@ class Kept(NamedTuple):
     made: Int[np.ndarray, "b m t"]
 
 
+class Experience(NamedTuple):
+    """What was found out about sampled responses before an update reads them.
+
+    Attributes:
+      log_probs: of each token under the policy that sampled it.
+      advantages: what each token is worth.
+      returns: what the value head should have said before each token; None where there is no such head.
+      values: what it did say.
+    """
+
+    log_probs: Float[np.ndarray, "b r t"]
+    advantages: Float[np.ndarray, "b r t"]
+    returns: Float[np.ndarray, "b r t"] | None = None
+    values: Float[np.ndarray, "b r t"] | None = None
+
+
 class Batch(NamedTuple):
     """What one training step reads, as NumPy arrays.
 
@@ -37,6 +53,7 @@ class Batch(NamedTuple):
       changed: response tokens that set the first two responses apart; None where the encoder marks none.
       layout: order of the image tokens in a row's tiles; None where each row has one image of one tile.
       reference: what the frozen reference said of the batch, where it was kept.
+      experience: what is known of responses that were sampled; None where they are the data's.
     """
 
     images: UInt8[np.ndarray, "b *k y x 3"]
@@ -52,6 +69,7 @@ class Batch(NamedTuple):
     changed: Bool[np.ndarray, "b r t"] | None = None
     layout: Int[np.ndarray, "b n"] | None = None
     reference: Kept | None = None
+    experience: Experience | None = None
 
 
 def collate(

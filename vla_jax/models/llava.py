@@ -42,6 +42,7 @@ class LlavaConfig:
       projector_bias: whether the projector's layers have biases.
       anyres: LLaVA-NeXT: images come in tiles, and a learnt vector ends each row of the grid.
       reward_head: a linear layer reads a reward off the language model's states.
+      value_head: another one expects a reward before each token; for training only.
     """
 
     vision: ViTConfig = field(default_factory=ViTConfig)
@@ -53,6 +54,7 @@ class LlavaConfig:
     projector_bias: bool = True
     anyres: bool = False
     reward_head: bool = False
+    value_head: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.feature_layer, int):
@@ -108,6 +110,8 @@ def table(config: LlavaConfig) -> Table:
         parameters["newline"] = Parameter((d,), ("embed",), normal(d**-0.5), "image_newline")
     if config.reward_head:
         parameters["reward"] = reward.table(d)
+    if config.value_head:
+        parameters["value"] = reward.value_table(d)
     return parameters
 
 

@@ -1,4 +1,4 @@
-"""A reward read off a decoder's hidden states by one linear layer.
+"""A reward, or a value, read off a decoder's hidden states by one linear layer.
 
 The head of a reward model (Ouyang et al. 2022, arXiv:2203.02155, section 3.5) as transformers'
 `LlamaForSequenceClassification` with `num_labels=1` has it: no bias, read at the last valid token.
@@ -7,14 +7,28 @@ The head of a reward model (Ouyang et al. 2022, arXiv:2203.02155, section 3.5) a
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from vla_jax.models.parameters import Parameter, Params, Table, normal
+from vla_jax.models.parameters import Parameter, Params, Table, normal, zeros
 
 
 def table(hidden_size: int) -> Table:
-    """The one parameter, a vector [d]; transformers keeps it as a matrix [1 d]."""
+    """The reward head's one parameter, a vector [d]; transformers keeps it as a matrix [1 d]."""
     # As Stiennon et al. 2020 (arXiv:2009.01325) draw it.
     init = normal((hidden_size + 1) ** -0.5)
     return {"score": Parameter((hidden_size,), ("embed",), init, "score.weight", "1 d -> d")}
+
+
+def value_table(hidden_size: int) -> Table:
+    """The value head's parameters, a vector [d] and a bias; a fresh head expects 0."""
+    return {
+        "score": Parameter((hidden_size,), ("embed",), zeros, "value.weight", "1 d -> d"),
+        "bias": Parameter((1,), (None,), zeros, "value.bias"),
+    }
+
+
+def values(params: Params, states: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+    """What the value head expects in each state, float32."""
+    scored = jnp.einsum("...d,d->...", states, params["score"], preferred_element_type=jnp.float32)
+    return scored + params["bias"].astype(jnp.float32)
 
 
 def rewards(params: Params, states: Float[Array, "b t d"], valid: Bool[Array, "b t"]) -> Float[Array, " b"]:

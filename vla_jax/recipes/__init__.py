@@ -6,5 +6,16 @@ settings with the papers' defaults, and `recipe(options) -> Recipe`. Adding a me
 """
 
 from vla_jax.recipes.recipe import KeyObject, Objective, Recipe, available, default_options, named
+from vla_jax.recipes.rollouts import Collected, Policy, Rollout
 
-__all__ = ["KeyObject", "Objective", "Recipe", "available", "default_options", "named"]
+__all__ = [
+    "Collected",
+    "KeyObject",
+    "Objective",
+    "Policy",
+    "Recipe",
+    "Rollout",
+    "available",
+    "default_options",
+    "named",
+]

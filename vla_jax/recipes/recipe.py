@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
+from vla_jax.recipes.rollouts import Rollout
 from vla_jax.scoring import Candidate, Scores, TeacherForced
 
-_NOT_METHODS = ("recipe", "measures")
+_NOT_METHODS = ("recipe", "rollouts", "measures")
 
 
 class KeyObject(NamedTuple):
@@ -59,6 +60,8 @@ class Recipe:
       made: responses that the model training starts from makes by teacher forcing, fixed once a record.
       image_words: whether the objective reads what the image tokens alone say of the words.
       sequences: whether the objective reads a reward head, which is then trained too.
+      values: whether the objective reads a value head, which is then trained too.
+      rollout: how the method makes the responses it learns from; None where the data has them.
       masks: whether `make_views` reads the key object's mask.
       changes: whether the objective reads which tokens set the first two responses apart.
       tile_by_tile: whether views of an image in tiles are the views of its tiles; boxes and masks are not
@@ -75,6 +78,8 @@ class Recipe:
     made: tuple[TeacherForced, ...] = ()
     image_words: bool = False
     sequences: bool = False
+    values: bool = False
+    rollout: Rollout | None = None
     masks: bool = False
     changes: bool = False
     further_turns: bool = False

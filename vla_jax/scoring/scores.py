@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from vla_jax.data.batches import Experience
 from vla_jax.models import llama, llava, reward
 from vla_jax.models.compute import Compute
 from vla_jax.models.llava import LlavaConfig
@@ -49,6 +50,8 @@ class Scores(flax.struct.PyTreeNode):
       image_words: log-likelihood of each candidate's words as read off the image alone (see
         `image_words.py`); None where the recipe does not ask for it.
       sequences: what the reward head says of each candidate; None where the recipe does not ask for it.
+      values: what the value head expects before each token; None where the recipe does not ask for it.
+      experience: what was found out about sampled responses before; None where they are the data's.
       mean_logits: the policy's logits, a mean over the vocabulary and each candidate's counted tokens; to be
         logged, not differentiated.
     """
@@ -59,6 +62,8 @@ class Scores(flax.struct.PyTreeNode):
     changed: Bool[Array, "b c t"] | None = None
     image_words: Float[Array, "b c"] | None = None
     sequences: Float[Array, "b c"] | None = None
+    values: Float[Array, "b c t"] | None = None
+    experience: Experience | None = None
     mean_logits: Float[Array, "b c"] | None = None
 
     @property
@@ -221,6 +226,7 @@ def score(
     *,
     image_words: bool = False,
     sequences: bool = False,
+    values: bool = False,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> Scores:
     """Scores every candidate under the policy, beside what the reference said.
@@ -234,6 +240,7 @@ def score(
       reference: see `reference_scores`.
       image_words: also score what the policy's image tokens alone say.
       sequences: also read the reward head at each candidate's last token.
+      values: also read the value head before each of its tokens.
       compute: how the language model is computed.
     """
     params, adapter = policy
@@ -260,6 +267,7 @@ def score(
         changed=None if prompted.changed is None else prompted.changed[:, responses],
         image_words=bag,
         sequences=rewards,
+        values=reward.values(params["value"], states) if values else None,
         mean_logits=_mean_logits(params, states, counted),
     )
 

@@ -162,6 +162,10 @@ def trace_step(config: ConfigDict, model: Model, topology: str) -> PodStep:
     """
     mesh = make_mesh(**config.mesh.to_dict(), devices=devices_of(topology))
     recipe = recipe_of(config)
+    if recipe.rollout is not None:
+        raise ValueError(
+            f"recipe {config.recipe!r} samples between its steps, and only steps are compiled ahead of time"
+        )
     check_model(config, model, recipe)
     check_rows(mesh, config.train.batch_size)
     method = method_of(config, model.config, recipe, "tpu", mesh)

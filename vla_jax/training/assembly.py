@@ -76,6 +76,45 @@ def _with_reward_head(model: Model, seed: int) -> Model:
     return replace(model, config=config, params={**model.params, **fresh}, origin="")
 
 
+def _with_value_head(model: Model, reward_model: Model | None) -> Model:
+    """The model with a linear layer that expects a reward: the reward model's, or one that expects nothing."""
+    config = replace(model.config, value_head=True)
+    fresh = parameters.initialise({"value": llava.table(config)["value"]}, jax.random.key(0))
+    if reward_model is not None:
+        known = reward_model.params["reward"]["score"]
+        if known.shape != fresh["value"]["score"].shape:
+            raise ValueError(
+                f"the reward model is {known.shape[0]} wide and the policy {fresh['value']['score'].shape[0]}: "
+                "its head cannot be the first value head; take a reward model of the policy's shape"
+            )
+        fresh = {"value": {**fresh["value"], "score": known}}
+    return replace(model, config=config, params={**model.params, **fresh}, origin="")
+
+
+def _check_reward_model(model: Model, reward_model: Model | None, recipe: Recipe) -> None:
+    """Refuses a reward model that cannot judge what the policy says.
+
+    Raises:
+      ValueError: says what is wrong with it.
+    """
+    asked = recipe.rollout is not None and recipe.rollout.rewards
+    if reward_model is None:
+        if asked:
+            raise ValueError(
+                "the recipe asks a reward model; set rewards.model to one, or rewards.config to the config "
+                "file of a run that makes one"
+            )
+        return
+    if not reward_model.config.reward_head:
+        raise ValueError(
+            "rewards.model has no reward head; train one with a config like configs/world_reward_model.py"
+        )
+    if reward_model.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        raise ValueError("the reward model has another tokenizer than the policy; take one of the same base")
+    if reward_model.processor != model.processor:
+        raise ValueError("the reward model prepares images otherwise than the policy; take one of its base")
+
+
 def check_data(config: ConfigDict) -> None:
     """Finds that the data can be opened, and reads records of a file as far as that needs no model.
 
@@ -90,7 +129,12 @@ def check_data(config: ConfigDict) -> None:
             source[index]
 
 
-def assemble(config: ConfigDict, model: Model, report: RecordReport | None = None) -> Run:
+def assemble(
+    config: ConfigDict,
+    model: Model,
+    report: RecordReport | None = None,
+    reward_model: Model | None = None,
+) -> Run:
     """Opens the data of a run and reads the records of files once, so that bad ones are found now.
 
     A model that comes with an adapter starts from the two merged.
@@ -99,17 +143,19 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
       config: the run's.
       model: where it starts.
       report: filled with what happens to records, now and while the run trains.
+      reward_model: what judges responses that the method samples.
 
     Raises:
       DataError: at the first bad record, or, where bad records are skipped, at one too many.
       ValueError: where the pattern of frozen parameters matches none, or all.
     """
-    if model.adapter is not None:
-        merged = lora.merge(model.params, model.adapter)
-        model = replace(model, params=merged, adapter=None, lora=None, origin="")
+    model, reward_model = _merged(model), reward_model and _merged(reward_model)
     recipe = recipe_of(config)
     if recipe.sequences and not model.config.reward_head:
         model = _with_reward_head(model, config.seed)
+    _check_reward_model(model, reward_model, recipe)
+    if recipe.values:
+        model = _with_value_head(model, reward_model)
     check_model(config, model, recipe)
     mesh = make_mesh(**config.mesh.to_dict())
     local_rows(mesh, config.train.batch_size)
@@ -136,7 +182,16 @@ def assemble(config: ConfigDict, model: Model, report: RecordReport | None = Non
     if encoder.length_multiple:
         measured = plan.records(config.train.steps)
         plan = replace(plan, lengths=measure(Reader(source, encoder), measured, report, skips))
-    return Run(config, mesh, model, recipe, source, held_out, encoder, plan, report, found)
+    return Run(config, mesh, model, recipe, source, held_out, encoder, plan, report, found, reward_model)
+
+
+def _merged(model: Model) -> Model:
+    """The model with its adapter, if any, added to its parameters."""
+    if model.adapter is None:
+        return model
+    return replace(
+        model, params=lora.merge(model.params, model.adapter), adapter=None, lora=None, origin=""
+    )
 
 
 def check_model(config: ConfigDict, model: Model, recipe: Recipe) -> None:

@@ -43,7 +43,7 @@ def method_of(config: ConfigDict, model: LlavaConfig, recipe: Recipe, platform: 
     return Method(
         model,
         recipe,
-        make_optimizer(optimizer, config.train.steps, llava.table(model)),
+        make_optimizer(optimizer, config.train.steps * updates_of(recipe), llava.table(model)),
         config.seed,
         Compute(**config.compute.to_dict(), target=target),
         config.lora.dropout if config.lora.rank else 0.0,
@@ -78,8 +78,9 @@ def placement(config: ConfigDict, mesh: Mesh, model: LlavaConfig, params: Params
 
 
 def whole_beside_adapter(low_rank: LoraConfig, recipe: Recipe) -> str:
-    """Pattern of the parameters that are trained whole beside an adapter; a new reward head is one."""
-    patterns = [low_rank.modules_to_save, "^reward/" if recipe.sequences else ""]
+    """Pattern of the parameters that are trained whole beside an adapter; new heads are."""
+    heads = ["^reward/" if recipe.sequences else "", "^value/" if recipe.values else ""]
+    patterns = [low_rank.modules_to_save, *heads]
     return "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
 
 
@@ -89,8 +90,19 @@ def reads_base(config: ConfigDict, recipe: Recipe) -> bool:
     return bool(config.lora.rank or config.train.frozen or scores_reference)
 
 
-def microbatches_of(config: ConfigDict, mesh: Mesh) -> int:
-    """In how many parts a batch goes through the model: each a row or more of every device's."""
-    rows, apart = config.train.batch_size, rows_apart(mesh)
+def updates_of(recipe: Recipe) -> int:
+    """Updates a step."""
+    return 1 if recipe.rollout is None else recipe.rollout.updates
+
+
+def microbatches_of(config: ConfigDict, mesh: Mesh, minibatches: int = 1) -> int:
+    """In how many parts an update's rows go through the model: each a row or more of every device's.
+
+    Args:
+      config: the run's.
+      mesh: the devices.
+      minibatches: updates that a batch is divided over.
+    """
+    rows, apart = config.train.batch_size // minibatches, rows_apart(mesh)
     most = max(config.train.microbatch_size or rows, apart)
     return min(parts for parts in range(1, rows + 1) if rows % (parts * apart) == 0 and rows // parts <= most)

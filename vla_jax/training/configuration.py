@@ -42,6 +42,9 @@ def default_config() -> ConfigDict:
                 "inherit": ("seed", "model", "world"),
                 "cache": "runs/base",
             },
+            # What responses that a method samples are worth: a reward model, as a folder or as the config
+            # file of a run that makes one (once, under base.cache, with these sections taken from here).
+            "rewards": {"model": "", "config": "", "inherit": ("seed", "model", "world")},
             "model": {
                 "vision": asdict(_SMALL_VISION),
                 # The tokenizer decides the size of the vocabulary.
@@ -206,6 +209,16 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             "optimizer.name='muon' trains whole matrices; take adamw for an adapter (lora.rank > 0)"
         )
+    if config.rewards.model and config.rewards.config:
+        raise ValueError("rewards.model and rewards.config both name a reward model; set one of them to ''")
+    if recipe.rollout is not None:
+        if rows % recipe.rollout.minibatches:
+            raise ValueError(f"{recipe.rollout.minibatches} minibatches must divide train.batch_size ({rows})")
+        if config.evaluation.every:
+            raise ValueError(
+                f"evaluation.every evaluates the loss on responses of the data, and recipe {config.recipe!r} "
+                "makes its own; leave it at 0"
+            )
     if config.base.model and config.base.config:
         raise ValueError("base.model and base.config both say where training starts; set one of them to ''")
 
@@ -240,6 +253,10 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "checkpoint.greater_is_better", "checkpoint.best_metric=''"
     if not config.tracking.project:
         yield "tracking.name", "tracking.project=''"
+    if recipe.rollout is None or not recipe.rollout.rewards:
+        yield "rewards", f"recipe={config.recipe}, which asks no reward model,"
+    if recipe.rollout is not None:
+        yield "reference.mode", f"recipe={config.recipe}, whose responses are not known beforehand,"
     if config.reference.mode != "cached":
         yield "reference.path", f"reference.mode={config.reference.mode}"
     elif not recipe.needs_reference:

@@ -14,6 +14,7 @@ from vla_jax.data import Batch
 from vla_jax.models.parameters import Params
 from vla_jax.parallel import is_first, local_rows, on_mesh, place_batch, replicated
 from vla_jax.training.checkpoints import Checkpoints
+from vla_jax.training.collecting import Collector
 from vla_jax.training.profile import ProfileConfig, Profiler
 from vla_jax.training.programs import CompiledStep, Memory, bytes_of_a_device, check_fits
 from vla_jax.training.step import Method, Metrics, TrainState, make_step
@@ -73,6 +74,7 @@ def fit(
     describe: Callable[[int], Mapping[str, float]],
     evaluate: Callable[[TrainState], Mapping[str, float]],
     profile_folder: Path,
+    collector: Collector | None = None,
 ) -> TrainState:
     """Trains up to `config.steps`, from the newest checkpoint where there is one.
 
@@ -90,6 +92,7 @@ def fit(
       describe: steps done -> further figures to log (`epoch`, `learning_rate`).
       evaluate: state -> figures of an evaluation.
       profile_folder: where a profile goes.
+      collector: lets the method make its responses, where it does.
 
     Returns:
       The state after the last step.
@@ -112,10 +115,13 @@ def fit(
             return state
         placement = jax.tree.map(lambda leaf: leaf.sharding, state), replicated(mesh)
         step_function = CompiledStep(make_step(method, config.microbatches, placement, config.skip_nonfinite))
-        # The program of the largest batch is needed anyway, and says now what would else be found out late.
-        longest = max(range(start, steps), key=length_of)
-        (largest,) = map(placed, open_batches(longest, longest + 1))
-        _check_memory(step_function.program(state, base, largest))
+        if collector is None:
+            # The program of the largest batch is needed anyway, and says now what would else show late.
+            longest = max(range(start, steps), key=length_of)
+            (largest,) = map(placed, open_batches(longest, longest + 1))
+            _check_memory(step_function.program(state, base, largest))
+        else:
+            collector.prepare(state, base, lambda: map(placed, open_batches(0, steps)))
         with (
             open_tracker(start) as tracker,
             Profiler(config.profile, profile_folder, start) as profiler,
@@ -124,9 +130,15 @@ def fit(
             log = _Log(tracker, dict(counters), describe, checkpoints)
             for step, (batch, waited) in enumerate(_timed(open_batches(start, steps)), start=start + 1):
                 profiler.before(step)
-                state, metrics = step_function(state, base, placed(batch))
+                batch, made = placed(batch), {}
+                if collector is not None:
+                    batch, made, samples = collector(state, base, batch)
+                    tracker.log_samples(step, samples)
+                    if not len(step_function):
+                        _check_memory(step_function.program(state, base, batch))
+                state, metrics = step_function(state, base, batch)
                 log.write_last()
-                log.keep(step, metrics, waited)
+                log.keep(step, {**metrics, **made}, waited)
                 asked = stop.after(step)
                 evaluated = bool(config.evaluate_every) and step % config.evaluate_every == 0
                 if step % config.checkpoint_every == 0 or step == steps or asked or evaluated:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from vla_jax.data import Batch, BatchPlan, Encoder, RecordReport, Source, batches
+from vla_jax.data import Batch, BatchPlan, DataError, Encoder, Record, RecordReport, Source, batches
 from vla_jax.data.batches import collate
 from vla_jax.data.loading import Reader
 from vla_jax.data.preflight import Preflight
@@ -43,8 +43,10 @@ from vla_jax.training.beginning import (
     placement,
     reads_base,
     trained_at_first,
+    updates_of,
 )
 from vla_jax.training.checkpoints import Checkpoints
+from vla_jax.training.collecting import Collector
 from vla_jax.training.configuration import plain
 from vla_jax.training.held_out import HeldOut
 from vla_jax.training.loop import LoopConfig, fit
@@ -65,6 +67,7 @@ class Run:
       model: where it starts; its parameters lie on the mesh or, of several processes, with each of them.
       recipe: the method.
       source: what it trains on.
+      reward_model: what judges responses that a method samples; None where it asks none.
       held_out: what it evaluates on while it trains; None where it does not.
       encoder: how records become ids.
       plan: which records make which batch.
@@ -82,6 +85,7 @@ class Run:
     plan: BatchPlan
     report: RecordReport
     preflight: Preflight
+    reward_model: Model | None = None
 
     def shapes(self) -> Counter[tuple[int, int]]:
         """How long prompts and responses of batches are, and of how many batches; each is a program."""
@@ -126,7 +130,8 @@ class Run:
         base = place(self.model.params, self._placement)
         method, trained = self.method(), self._initial(base)
         reference = self.reference(method, base) if config.reference.mode == "cached" else None
-        schedule = make_schedule(OptimizerConfig(**config.optimizer.to_dict()), config.train.steps)
+        updates = updates_of(self.recipe)
+        schedule = make_schedule(OptimizerConfig(**config.optimizer.to_dict()), config.train.steps * updates)
         rows = local_rows(self.mesh, config.train.batch_size)
         state = fit(
             method,
@@ -146,16 +151,23 @@ class Run:
             length_of=lambda step: sum(self.plan.longest(step) or ()),
             describe=lambda step: {
                 "epoch": self.plan.epoch(step),
-                "learning_rate": float(schedule(step - 1)),
+                "learning_rate": float(schedule((step - 1) * updates)),
             },
             evaluate=HeldOut(replace(method, dropout=0.0), base, self._held_out_batches),
             profile_folder=workdir / "profile",
+            collector=self._collector(replace(method, dropout=0.0), workdir),
         )
         trained = gather(state.trained)
         origin = "" if trained.params else self.model.origin
         changed = parameters.overlay(self.model.params, trained.params)
+        changed = {name: part for name, part in changed.items() if name != "value"}
         return replace(
-            self.model, params=changed, adapter=trained.adapter, lora=low_rank_of(config), origin=origin
+            self.model,
+            config=replace(self.model.config, value_head=False),
+            params=changed,
+            adapter=trained.adapter,
+            lora=low_rank_of(config),
+            origin=origin,
         )
 
     def held_out_metrics(self) -> Mapping[str, float]:
@@ -189,11 +201,11 @@ class Run:
         return placement(self.config, self.mesh, self.model.config, self.model.params)
 
     def _loop_config(self) -> LoopConfig:
-        config = self.config
+        config, rollout = self.config, self.recipe.rollout
         return LoopConfig(
             steps=config.train.steps,
             batch_size=config.train.batch_size,
-            microbatches=microbatches_of(config, self.mesh),
+            microbatches=microbatches_of(config, self.mesh, rollout.minibatches if rollout else 1),
             checkpoint_every=config.checkpoint.every,
             evaluate_every=config.evaluation.every,
             skip_nonfinite=config.train.on_nonfinite == "skip",
@@ -208,6 +220,30 @@ class Run:
         return Tracker(
             workdir, start, config.train.steps, config.train.batch_size, title, wandb, plain(config)
         )
+
+    def _collector(self, method: Method, workdir: Path) -> Collector | None:
+        if self.recipe.rollout is None:
+            return None
+        return Collector(
+            method,
+            self.model,
+            self.mesh,
+            self._records,
+            self.reward_model,
+            self.config.data.max_completion_length,
+            workdir / "prepared.json",
+        )
+
+    def _records(self, step: int) -> list[Record | None]:
+        """The records of a step's rows."""
+        read: list[Record | None] = []
+        for index in self.plan.indices(step).tolist():
+            try:
+                read.append(self.source[index])
+            except DataError:
+                # The row is counted where it is encoded.
+                read.append(None)
+        return read
 
     def local_method(self) -> Method:
         """What is static in a step, traced without the mesh."""

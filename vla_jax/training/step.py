@@ -17,7 +17,7 @@ from vla_jax.models.compute import Compute
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params, overlay
-from vla_jax.recipes import KeyObject, Recipe
+from vla_jax.recipes import KeyObject, Recipe, Rollout
 from vla_jax.scoring import (
     Prompted,
     ReferenceScores,
@@ -144,12 +144,14 @@ class Method:
             known,
             image_words=recipe.image_words,
             sequences=recipe.sequences,
+            values=recipe.values,
             compute=self.compute,
-        )
+        ).replace(experience=jax.tree.map(jnp.asarray, batch.experience))
 
 
 # Set apart from the keys of views, which are records' hashes.
 _DROPOUT = 0x0D20
+_ORDERS = 0x9A55
 
 
 def _on_device(array: Any) -> Any:
@@ -280,20 +282,43 @@ def make_step(
         metric `skipped_steps`.
     """
 
-    def step(state: TrainState, base: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-        gradients, metrics = gradients_and_metrics(
-            method, state.trained, base, batch, microbatches, state.step
-        )
+    def update(
+        state: TrainState, base: Params, batch: Batch, draw: Int[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        gradients, metrics = gradients_and_metrics(method, state.trained, base, batch, microbatches, draw)
         updates, optimizer_state = method.optimizer.update(gradients, state.optimizer_state, state.trained)
         tokens = jnp.sum(batch.prefix_mask) + jnp.sum(batch.response_mask)
         metrics = {**metrics, "grad_norm": optax.tree.norm(gradients), "num_tokens": tokens}
         trained = optax.apply_updates(state.trained, updates)
-        after = TrainState(state.step + 1, trained, optimizer_state)
+        after = TrainState(state.step, trained, optimizer_state)
         if skip_nonfinite:
             finite = jnp.all(jnp.isfinite(jnp.stack([jnp.float32(value) for value in metrics.values()])))
-            before = state.replace(step=state.step + 1)
-            after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+            after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
             metrics["skipped_steps"] = jnp.where(finite, 0.0, 1.0)
         return after, metrics
 
+    def step(state: TrainState, base: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+        if method.recipe.rollout is None:
+            after, metrics = update(state, base, batch, state.step)
+            return after.replace(step=state.step + 1), metrics
+
+        def of_rows(state: TrainState, part: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
+            rows, draw = part
+            return update(state, base, jax.tree.map(lambda column: jnp.asarray(column)[rows], batch), draw)
+
+        updates = method.recipe.rollout.updates
+        orders = _orders(method.recipe.rollout, len(batch.weights), method.seed, state.step)
+        after, each = jax.lax.scan(of_rows, state, (orders, state.step * updates + jnp.arange(updates)))
+        metrics = {name: jnp.mean(values, axis=0) for name, values in each.items()}
+        return after.replace(step=state.step + 1), {**metrics, "num_tokens": jnp.sum(each["num_tokens"])}
+
     return jax.jit(step, donate_argnums=0, out_shardings=placement)
+
+
+def _orders(rollout: Rollout, rows: int, seed: int, step: Int[Array, ""]) -> Int[Array, "u r"]:
+    """The rows of every update of a round; each pass over them has an order of its own."""
+    if rollout.minibatches == 1:
+        return jnp.tile(jnp.arange(rows), (rollout.epochs, 1))
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _ORDERS), step)
+    shuffled = [jax.random.permutation(each, rows) for each in jax.random.split(key, rollout.epochs)]
+    return rearrange(jnp.stack(shuffled), "e (m r) -> (e m) r", m=rollout.minibatches)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ _SPEED_STEPS = 20
 # What of each step's metrics is smoothed too, and how much of the mean before stays each step.
 _SMOOTHED, _DECAY = ("loss", "rewards/accuracies", "rewards/margins"), 0.98
 _GIB = 2**30
+# What methods that roll out answered; in the working directory.
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ class Tracker:
         self._means = _Means()
         for row in keep:
             self._means.add(row)
-        partial = self._path.with_name(".metrics.jsonl")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in keep))
-        os.replace(partial, self._path)
+        _keep_rows(self._path, keep)
         self._file = self._path.open("a")
+        self._samples = workdir / SAMPLES
+        if self._samples.is_file():
+            _keep_rows(self._samples, [row for row in read_metrics(self._samples) if row["step"] <= start])
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(
             total=steps,
@@ -108,6 +111,12 @@ class Tracker:
         shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in sorted(metrics) if name.count("/") < 2)
         self.say(f"step {step}: {shown}")
 
+    def log_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps what was answered in a round, and what it was worth, in `samples.jsonl`."""
+        if samples:
+            with self._samples.open("a") as file:
+                file.writelines(json.dumps({"step": step, **sample}) + "\n" for sample in samples)
+
     def say(self, line: str) -> None:
         """A line above the progress bar."""
         self._bar.write(line, file=sys.stderr)
@@ -141,6 +150,9 @@ class Silent(Tracker):
     def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Nothing."""
 
+    def log_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing."""
+
     def say(self, line: str) -> None:
         """Nothing."""
 
@@ -165,6 +177,13 @@ class _Means:
                 self._sums[name] = total, weight
                 means[f"ema/{name}"] = total / weight
         return means
+
+
+def _keep_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Leaves a file with these rows alone."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(partial, path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

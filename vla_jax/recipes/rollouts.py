@@ -1,0 +1,94 @@
+"""What a method is given that makes the responses it learns from, and what it gives back.
+
+Such a method goes round after round: it takes a batch of prompts, lets the policy answer, finds out what the
+answers are worth, and hands the step a batch like any other. `Rollout` says how; `Policy` is what it works with.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from vla_jax.data import Batch, Record
+from vla_jax.rollout import Sampled
+from vla_jax.scoring import Scores
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model in the midst of training, as a rollout sees it.
+
+    Attributes:
+      key: of this round's randomness; on every process the same.
+      sample: batch, responses a prompt, temperature, key -> that many responses of each prompt [b k t], as
+        long as the batch's responses may be.
+      scores: batch with responses -> the recipe's candidates under policy and reference.
+      texts: responses [b r t] and their mask -> their words; rows first.
+      records: the records of this round's rows; None where one is bad.
+      reward: batch with responses -> what a reward model says of each candidate [b c]; None without one.
+      prepared: what `Rollout.prepare` found before the first round.
+    """
+
+    key: PRNGKeyArray
+    sample: Callable[[Batch, int, float, PRNGKeyArray], Sampled]
+    scores: Callable[[Batch], Scores]
+    texts: Callable[[Int[Array, "b r t"], Bool[Array, "b r t"]], list[list[str]]]
+    records: Callable[[], Sequence[Record | None]]
+    reward: Callable[[Batch], Float[np.ndarray, "b c"]] | None
+    prepared: Mapping[str, float]
+
+
+class Collected(NamedTuple):
+    """What a round has made.
+
+    Attributes:
+      batch: the prompts' batch with responses and, for policy gradients, experience.
+      metrics: figures to log beside the step's.
+      samples: some prompts with what was answered and what it was worth, for people.
+    """
+
+    batch: Batch
+    metrics: Mapping[str, float]
+    samples: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How a method makes the responses that it learns from.
+
+    Attributes:
+      collect: a policy and a batch -> the batch with responses.
+      prepare: a policy and batches of the training data -> figures that all rounds use; done once, before the
+        first round.
+      epochs: how often a round's batch is gone through.
+      minibatches: updates each time.
+      rewards: whether it asks a reward model.
+    """
+
+    collect: Callable[[Policy, Batch], Collected]
+    prepare: Callable[[Policy, Iterable[Batch]], Mapping[str, float]] | None = None
+    epochs: int = 1
+    minibatches: int = 1
+    rewards: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.minibatches < 1:
+            raise ValueError(f"a round needs an epoch and a minibatch: {self.epochs}, {self.minibatches}")
+
+    @property
+    def updates(self) -> int:
+        """Updates a round."""
+        return self.epochs * self.minibatches
+
+
+def with_responses(batch: Batch, sampled: Sampled) -> Batch:
+    """The batch with sampled responses [b k t] in the place of the data's; every token of them counts."""
+    return batch._replace(
+        response_tokens=jnp.asarray(sampled.tokens),
+        response_mask=jnp.asarray(sampled.mask),
+        scored=jnp.asarray(sampled.mask),
+        changed=None,
+    )
