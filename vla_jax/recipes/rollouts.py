@@ -1,14 +1,14 @@
 """What a method is given that makes the responses it learns from, and what it gives back.
 
 Such a method goes round after round: it takes a batch of prompts, lets the policy answer, finds out what the
-answers are worth, and hands the step a batch like any other. `Rollout` says how; `Policy` is what it works with.
+answers are worth, and hands the step a batch like any other. `Rollout` says how; `Policy` is what it works
+with.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -86,9 +86,5 @@ class Rollout:
 
 def with_responses(batch: Batch, sampled: Sampled) -> Batch:
     """The batch with sampled responses [b k t] in the place of the data's; every token of them counts."""
-    return batch._replace(
-        response_tokens=jnp.asarray(sampled.tokens),
-        response_mask=jnp.asarray(sampled.mask),
-        scored=jnp.asarray(sampled.mask),
-        changed=None,
-    )
+    changes: Any = {"response_tokens": sampled.tokens, "response_mask": sampled.mask, "scored": sampled.mask}
+    return batch._replace(**changes, changed=None)

@@ -77,15 +77,15 @@ def _with_reward_head(model: Model, seed: int) -> Model:
 
 
 def _with_value_head(model: Model, reward_model: Model | None) -> Model:
-    """The model with a linear layer that expects a reward: the reward model's, or one that expects nothing."""
+    """The model with a linear layer that expects a reward: the reward model's, or a fresh one that says 0."""
     config = replace(model.config, value_head=True)
     fresh = parameters.initialise({"value": llava.table(config)["value"]}, jax.random.key(0))
     if reward_model is not None:
         known = reward_model.params["reward"]["score"]
-        if known.shape != fresh["value"]["score"].shape:
+        if len(known) != (width := config.language.hidden_size):
             raise ValueError(
-                f"the reward model is {known.shape[0]} wide and the policy {fresh['value']['score'].shape[0]}: "
-                "its head cannot be the first value head; take a reward model of the policy's shape"
+                f"the reward model is {len(known)} wide and the policy {width}: its head cannot be the first "
+                "value head; take a reward model of the policy's shape"
             )
         fresh = {"value": {**fresh["value"], "score": known}}
     return replace(model, config=config, params={**model.params, **fresh}, origin="")
@@ -189,9 +189,7 @@ def _merged(model: Model) -> Model:
     """The model with its adapter, if any, added to its parameters."""
     if model.adapter is None:
         return model
-    return replace(
-        model, params=lora.merge(model.params, model.adapter), adapter=None, lora=None, origin=""
-    )
+    return replace(model, params=lora.merge(model.params, model.adapter), adapter=None, lora=None, origin="")
 
 
 def check_model(config: ConfigDict, model: Model, recipe: Recipe) -> None:

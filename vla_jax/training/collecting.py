@@ -54,7 +54,10 @@ class Collector:
         self._longest, self._file = longest, file
         self._scores = jax.jit(method.scores)
         self._features = jax.jit(self._seen, out_shardings=batch_sharding(mesh))
-        self._reward = None if reward_model is None else _Rewarder(method, reward_model, mesh)
+        self._rewards: Callable[[Batch], Float[np.ndarray, "b c"]] | None = None
+        if reward_model is not None:
+            rewarder = _Rewarder(method, reward_model, mesh)
+            self._rewards = lambda batch: rewarder(self._placed(batch))
         self._prepared: dict[str, float] | None = None
 
     def __call__(self, state: TrainState, base: Params, batch: Batch) -> Collected:
@@ -88,7 +91,7 @@ class Collector:
             scores=lambda batch: self._scores(state.trained, base, self._placed(batch)),
             texts=self._texts,
             records=partial(self._records, step),
-            reward=None if self._reward is None else lambda batch: self._reward(self._placed(batch)),
+            reward=self._rewards,
             prepared=prepared,
         )
 
@@ -108,11 +111,12 @@ class Collector:
             adapter,
             self._method.model,
             self._features(state, base, batch),
-            batch.prefix_tokens,
-            batch.prefix_mask,
+            jnp.asarray(batch.prefix_tokens),
+            jnp.asarray(batch.prefix_mask),
             Sampling(self._longest, self._model.end_ids, temperature),
-            key=key,
+            key,
             count=count,
+            compute=self._method.compute,
         )
 
     def _texts(self, tokens: Int[Array, "b r t"], mask: Bool[Array, "b r t"]) -> list[list[str]]:

@@ -213,7 +213,8 @@ def check(config: ConfigDict) -> None:
         raise ValueError("rewards.model and rewards.config both name a reward model; set one of them to ''")
     if recipe.rollout is not None:
         if rows % recipe.rollout.minibatches:
-            raise ValueError(f"{recipe.rollout.minibatches} minibatches must divide train.batch_size ({rows})")
+            parts = recipe.rollout.minibatches
+            raise ValueError(f"{parts} minibatches must divide train.batch_size ({rows})")
         if config.evaluation.every:
             raise ValueError(
                 f"evaluation.every evaluates the loss on responses of the data, and recipe {config.recipe!r} "

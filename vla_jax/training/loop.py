@@ -17,7 +17,7 @@ from vla_jax.training.checkpoints import Checkpoints
 from vla_jax.training.collecting import Collector
 from vla_jax.training.profile import ProfileConfig, Profiler
 from vla_jax.training.programs import CompiledStep, Memory, bytes_of_a_device, check_fits
-from vla_jax.training.step import Method, Metrics, TrainState, make_step
+from vla_jax.training.step import Method, TrainState, make_step
 from vla_jax.training.stopping import StopRequest
 from vla_jax.training.tracking import Tracker
 
@@ -128,17 +128,18 @@ def fit(
             StopRequest() as stop,
         ):
             log = _Log(tracker, dict(counters), describe, checkpoints)
+            found: Mapping[str, float]
             for step, (batch, waited) in enumerate(_timed(open_batches(start, steps)), start=start + 1):
                 profiler.before(step)
-                batch, made = placed(batch), {}
+                batch, found = placed(batch), {}
                 if collector is not None:
-                    batch, made, samples = collector(state, base, batch)
+                    batch, found, samples = collector(state, base, batch)
                     tracker.log_samples(step, samples)
                     if not len(step_function):
                         _check_memory(step_function.program(state, base, batch))
                 state, metrics = step_function(state, base, batch)
                 log.write_last()
-                log.keep(step, {**metrics, **made}, waited)
+                log.keep(step, {**metrics, **found}, waited)
                 asked = stop.after(step)
                 evaluated = bool(config.evaluate_every) and step % config.evaluate_every == 0
                 if step % config.checkpoint_every == 0 or step == steps or asked or evaluated:
@@ -163,10 +164,10 @@ class _Log:
     ):
         self.counters = counters
         self._tracker, self._describe, self._checkpoints = tracker, describe, checkpoints
-        self._last: tuple[int, Metrics, float] | None = None
+        self._last: tuple[int, Mapping[str, Any], float] | None = None
         self._written, self._skipped = time.perf_counter(), 0
 
-    def keep(self, step: int, metrics: Metrics, waited: float) -> None:
+    def keep(self, step: int, metrics: Mapping[str, Any], waited: float) -> None:
         """Takes a step, of which so many seconds were spent waiting for its batch."""
         self._last = step, metrics, waited
 
