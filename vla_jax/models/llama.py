@@ -14,7 +14,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
@@ -243,7 +242,7 @@ def run_layers(
         gated = _gated(project(normed, "gate"), project(normed, "up"))
         return x + project(gated, "down"), past
 
-    slides = np.arange(config.num_layers) >= config.full_layers
+    slides = jnp.arange(config.num_layers) >= config.full_layers
     layers = (params["layers"], part(adapter, "layers"), cache, slides)
     # What the layers add up is kept in float32 in half precision too: rounding the sum at every layer is what
     # would move log-probabilities most.

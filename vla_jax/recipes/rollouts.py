@@ -26,6 +26,7 @@ class Policy:
       sample: batch, responses a prompt, temperature, key -> that many responses of each prompt [b k t], as
         long as the batch's responses may be.
       scores: batch with responses -> the recipe's candidates under policy and reference.
+      end_ids: the tokens that end a response.
       texts: responses [b r t] and their mask -> their words; rows first.
       records: the records of this round's rows; None where one is bad.
       reward: batch with responses -> what a reward model says of each candidate [b c]; None without one.
@@ -35,6 +36,7 @@ class Policy:
     key: PRNGKeyArray
     sample: Callable[[Batch, int, float, PRNGKeyArray], Sampled]
     scores: Callable[[Batch], Scores]
+    end_ids: tuple[int, ...]
     texts: Callable[[Int[Array, "b r t"], Bool[Array, "b r t"]], list[list[str]]]
     records: Callable[[], Sequence[Record | None]]
     reward: Callable[[Batch], Float[np.ndarray, "b c"]] | None

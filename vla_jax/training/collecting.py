@@ -89,6 +89,7 @@ class Collector:
             key=jax.random.fold_in(jax.random.fold_in(jax.random.key(self._method.seed), _ROUND), step),
             sample=partial(self._sample, state, base),
             scores=lambda batch: self._scores(state.trained, base, self._placed(batch)),
+            end_ids=self._model.end_ids,
             texts=self._texts,
             records=partial(self._records, step),
             reward=self._rewards,
