@@ -82,9 +82,9 @@ def drop_within(handler: "Handler") -> None:
 
 
 def drip(handler: "Handler") -> None:
-    """A byte now and then, never silent for long and never done."""
+    """A byte now and then, never silent for long, for ten seconds."""
     handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
+    handler.send_header("Content-Length", "500")
     handler.end_headers()
     while not handler.place.closing.wait(0.02):
         try:
