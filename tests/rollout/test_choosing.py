@@ -90,3 +90,11 @@ def test_what_cannot_be_is_an_error(fields, message):
 def test_a_temperature_without_a_key_is_an_error():
     with pytest.raises(ValueError, match="temperature is 0.5: sampling needs a key"):
         choose(LOGITS[None], Sampling(1, temperature=0.5), None)
+
+
+def test_keys_of_their_own_draw_what_each_draws_alone():
+    sampling, keys = Sampling(1, temperature=1.0), jax.random.split(jax.random.key(4), (2, 1))
+    logits = jnp.array(np.random.default_rng(1).normal(size=(2, 1, 50)), jnp.float32)
+    together, _ = choose(logits, sampling, keys)
+    alone = [[choose(logits[i, 0], sampling, keys[i, 0])[0]] for i in range(2)]
+    np.testing.assert_array_equal(together, alone)

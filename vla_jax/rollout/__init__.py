@@ -8,14 +8,28 @@
 
 `choosing.py` says which token comes next (`Sampling`), `prefilling.py` reads sequences, `decoding.py` writes
 responses as forks of them, `plain.py` is the reference without a cache that tests compare with. These work
-on token ids and know no tokenizer; `answering.py` puts questions in words to a model. Nothing here knows a
-method.
+on token ids and know no tokenizer; `answering.py` puts questions in words to a model, `sentences.py` finds
+sentences in tokens, and `completions.py` completes responses of which a beginning is given. Nothing here
+knows a method.
 """
 
 from vla_jax.rollout.answering import Answerer
 from vla_jax.rollout.choosing import Sampling
+from vla_jax.rollout.completions import Beginning, Completions, Sight, Speaker
 from vla_jax.rollout.decoding import Sampled, decode
 from vla_jax.rollout.prefilling import Prefilled, prefill
 from vla_jax.rollout.sampling import sample
 
-__all__ = ["Answerer", "Prefilled", "Sampled", "Sampling", "decode", "prefill", "sample"]
+__all__ = [
+    "Answerer",
+    "Beginning",
+    "Completions",
+    "Prefilled",
+    "Sampled",
+    "Sampling",
+    "Sight",
+    "Speaker",
+    "decode",
+    "prefill",
+    "sample",
+]

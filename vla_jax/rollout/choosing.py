@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,14 @@ class Sampling:
 
 
 def choose(
-    logits: Float[Array, "*b w"], sampling: Sampling, key: PRNGKeyArray | None
+    logits: Float[Array, "*b w"], sampling: Sampling, key: Key[Array, "..."] | None
 ) -> tuple[Int[Array, "*b"], Float[Array, "*b"]]:
     """One token each, and its log-probability at temperature 1 among all tokens, both whatever the filters.
+
+    Args:
+      logits: what each token is drawn by.
+      sampling: how.
+      key: one for all, or one for each [*b].
 
     Raises:
       ValueError: where there is a temperature and no key.
@@ -65,9 +70,16 @@ def choose(
     elif key is None:
         raise ValueError(f"temperature is {sampling.temperature}: sampling needs a key")
     else:
-        tokens = jax.random.categorical(key, filtered(logits, sampling))
+        tokens = _drawn(key, filtered(logits, sampling))
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _drawn(key: Key[Array, "..."], logits: Float[Array, "*b w"]) -> Int[Array, "*b"]:
+    if not key.ndim:
+        return jax.random.categorical(key, logits)
+    flat = jax.vmap(jax.random.categorical)(key.reshape(-1), logits.reshape(-1, logits.shape[-1]))
+    return flat.reshape(key.shape)
 
 
 def filtered(logits: Float[Array, "*b w"], sampling: Sampling) -> Float[Array, "*b w"]:

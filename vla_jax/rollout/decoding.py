@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from vla_jax.models import forks, llava
 from vla_jax.models.compute import Compute
@@ -53,7 +53,7 @@ def decode(
     config: LlavaConfig,
     prefilled: Prefilled,
     sampling: Sampling,
-    key: PRNGKeyArray | None = None,
+    key: Key[Array, ""] | Key[Array, "b f"] | None = None,
     starts: Int[Array, "b f"] | None = None,
     count: int = 1,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
@@ -67,7 +67,8 @@ def decode(
       params, adapter, config: the model that `prefilled` comes from.
       prefilled: see `prefill`.
       sampling: how tokens are chosen, and when a response ends.
-      key: needed where there is a temperature.
+      key: needed where there is a temperature: one for all, or one for each response, whose tokens then do
+        not depend on what else is in the batch.
       starts: the place of each fork's first token, as an index into s; at least 1, with a token (not padding)
         before it. None begins behind every row's last token.
       count: responses from each start, side by side: [b (f count) t].
@@ -83,7 +84,7 @@ def decode(
         return (loop.step < sampling.max_new_tokens) & jnp.any(loop.alive)
 
     def chosen(loop: _Loop) -> _Loop:
-        own_key = None if key is None else jax.random.fold_in(key, loop.step)
+        own_key = None if key is None else _folded(key, loop.step)
         tokens, log_probs = choose(loop.logits, sampling, own_key)
         new = Sampled(jnp.where(loop.alive, tokens, 0), loop.alive, jnp.where(loop.alive, log_probs, 0.0))
         out = Sampled(
@@ -140,6 +141,12 @@ def begin(
 
     own = forks.empty_cache(config.language, behind, length, states.dtype)
     return llava.logits(params, states), own, advance
+
+
+def _folded(key: Key[Array, "..."], step: Int[Array, ""]) -> Key[Array, "..."]:
+    if not key.ndim:
+        return jax.random.fold_in(key, step)
+    return jax.vmap(lambda each: jax.random.fold_in(each, step))(key.reshape(-1)).reshape(key.shape)
 
 
 def _ends(valid: Bool[Array, "b s"]) -> Int[Array, "b 1"]:

@@ -1,7 +1,7 @@
 """The short way from prompts to responses."""
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from vla_jax.models.compute import Compute
 from vla_jax.models.llava import LlavaConfig
@@ -20,7 +20,7 @@ def sample(
     tokens: Int[Array | np.ndarray, "b s"],
     mask: Bool[Array | np.ndarray, "b s"],
     sampling: Sampling,
-    key: PRNGKeyArray | None = None,
+    key: Key[Array, ""] | Key[Array, "b k"] | None = None,
     *,
     count: int = 1,
     keep: Bool[Array, "b s"] | None = None,
