@@ -5,13 +5,14 @@
 Prints how often a reward model prefers the chosen answer of held-out pairs: rows say what it was trained on,
 columns what it was asked about, mean and spread over seeds; and the first row seed by seed. Writes both,
 dated, to docs/reward_table.md. Stop it whenever you like: what is finished is kept, and the same command goes
-on with the rest.
+on with the rest; with `--finished` it only tells of what there is, and of how many seeds each row stands on.
 
 The sets are `benchmarks.pair_sets.SETS`; a line there is a row and a column here. The last row is trained on
 two of them. Source of the comparison: the alignment study, section 5.5 and Table 7.
 """
 
 import argparse
+import copy
 import datetime
 import json
 import subprocess
@@ -56,7 +57,7 @@ def packed(name: str, seed: int, config: ConfigDict, runs: Path) -> Path:
 
 def train(name: str, parts: Sequence[Path], seed: int, runs: Path, extra: Sequence[str]) -> Path:
     """Trains a reward model on one set or on several alike, or finds that it has been; returns its folder."""
-    workdir = runs / f"{_slug(name)}-seed{seed}"
+    workdir = _workdir(name, seed, runs)
     files = [str(part / "train") for part in parts]
     if len(files) == 1:
         data = ["data.source=packed", f"data.path={files[0]}"]
@@ -71,6 +72,7 @@ def train(name: str, parts: Sequence[Path], seed: int, runs: Path, extra: Sequen
 
 def asked(workdir: Path, sets: Mapping[str, Path], config: ConfigDict) -> dict[str, float]:
     """How often, in percent, a reward model prefers the chosen answer, by set; kept beside it."""
+    config = copy.deepcopy(config)
     file = workdir / "held_out_pairs.json"
     shares = json.loads(file.read_text()) if file.is_file() else {}
     model = load_model(workdir) if shares.keys() != sets.keys() else None
@@ -85,6 +87,13 @@ def asked(workdir: Path, sets: Mapping[str, Path], config: ConfigDict) -> dict[s
         shares[name] = 100 * figures["eval_rewards/accuracies"]
         file.write_text(json.dumps(shares, indent=2) + "\n")
     return {name: shares[name] for name in sets}
+
+
+def kept(name: str, seed: int, runs: Path) -> dict[str, float] | None:
+    """What a finished reward model prefers, by set; None where it is not finished."""
+    file = _workdir(name, seed, runs) / "held_out_pairs.json"
+    shares = json.loads(file.read_text()) if file.is_file() else {}
+    return {name: shares[name] for name in SETS} if shares.keys() >= SETS.keys() else None
 
 
 def cross_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -102,6 +111,10 @@ def seed_table(name: str, by_seed: Mapping[int, Mapping[str, float]]) -> str:
     return markdown([f"{name}, seed", *SETS], rows)
 
 
+def _workdir(name: str, seed: int, runs: Path) -> Path:
+    return runs / f"{_slug(name)}-seed{seed}"
+
+
 def _slug(name: str) -> str:
     return name.replace(" + ", "-and-").replace("/", "-").replace(" ", "_")
 
@@ -112,6 +125,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--runs", type=Path, default=Path("runs/rewards"))
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override in every run")
+    parser.add_argument("--finished", action="store_true", help="tell of what is finished; train nothing")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
 
@@ -119,20 +133,27 @@ def main() -> None:
     results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in rows}
     with tqdm(total=len(seeds) * len(rows), desc="rewards", unit="run") as bar:
         for seed in seeds:
-            config = configured(_CONFIG, settings(seed, arguments.set))
-            sets = {name: packed(name, seed, config, arguments.runs) for name in SETS}
+            config, sets = configured(_CONFIG, settings(seed, arguments.set)), {}
+            if not arguments.finished:
+                sets = {name: packed(name, seed, config, arguments.runs) for name in SETS}
             for name, parts in rows.items():
-                workdir = train(name, [sets[part] for part in parts], seed, arguments.runs, arguments.set)
-                results[name][seed] = asked(workdir, sets, configured(_CONFIG, settings(seed, arguments.set)))
-                bar.update()
+                if sets:
+                    files = [sets[part] for part in parts]
+                    asked(train(name, files, seed, arguments.runs, arguments.set), sets, config)
+                if (shares := kept(name, seed, arguments.runs)) is not None:
+                    results[name][seed] = shares
+                    bar.update()
+    results = {name: by_seed for name, by_seed in results.items() if by_seed}
+    if not results:
+        parser.error(f"no run is finished in {arguments.runs}; leave --finished out to train them")
     command = " ".join(["python -m benchmarks.reward_table", *sys.argv[1:]])
     note = (
         f"{datetime.date.today()}, seeds {arguments.seeds}: how often the chosen answer of a held-out pair "
-        f"has the greater reward, in percent, mean ± standard deviation over seeds; {_STEPS} steps of "
-        f"{config.train.batch_size}, at most {len(_TRAINED)} pairs to train on, {len(_HELD_OUT)} held out. "
-        f"`{command}`"
+        "has the greater reward, in percent, mean ± standard deviation over seeds; "
+        f"{config.train.steps} steps of {config.train.batch_size}, at most {len(_TRAINED)} pairs to learn, "
+        f"{len(_HELD_OUT)} held out. `{command}`"
     )
-    first = next(iter(rows))
+    first = next(iter(results))
     by_row = cross_table({name: list(by_seed.values()) for name, by_seed in results.items()})
     text = f"{by_row}\n\n{seed_table(first, results[first])}\n\n{note}"
     write_page(_DOCUMENT, f"# Reward models on the built-in world\n\n{text}")
