@@ -1,4 +1,4 @@
-"""A reward model from LLaVA-1.6-7B as in the alignment study: 4,000 steps of 32, warm-up 3 %, then constant."""
+"""A reward model from LLaVA-1.6-7B as in the alignment study: 4,000 steps of 32, warm-up 3 % and constant."""
 
 from ml_collections import ConfigDict
 
