@@ -34,6 +34,8 @@ from vla_jax.evaluation.runner import Evaluation
 from vla_jax.interop import Model, load_model, save_model
 from vla_jax.parallel import connect, end_alone, is_first, loading, wait_for_all
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
+from vla_jax.rewards import JudgeError
+from vla_jax.training.alarms import Collapsed
 from vla_jax.training.assembly import assemble, check_data, fresh_model
 from vla_jax.training.bad_records import ListedReport
 from vla_jax.training.configuration import check, fingerprint, plain
@@ -317,7 +319,7 @@ def main(argv: list[str]) -> None:
     except OSError as error:
         full = error.errno in _FULL
         end_alone(f"error: {error}{'; make room, and go on with the same command' if full else ''}")
-    except (ValueError, ModuleNotFoundError, Diverged) as error:
+    except (ValueError, ModuleNotFoundError, Diverged, Collapsed, JudgeError) as error:
         end_alone(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
         end_alone(f"error: a device or another process of this run failed: {str(error).splitlines()[0]}")

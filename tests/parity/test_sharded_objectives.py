@@ -76,6 +76,27 @@ def cases():
             (0.3 * tokens,),
             (0.3 * sampled, worth, mask),
         ),
+        "clipped_value_loss": (objectives.clipped_value_loss, (tokens,), (sampled, worth, mask)),
+        "generalized_advantages": (
+            lambda a, b, mask: jnp.sum(
+                objectives.generalized_advantages(a, b, mask, 0.9, 0.5)[0] * a, axis=-1
+            ),
+            (tokens, sampled),
+            (mask,),
+        ),
+        "kl_estimate": (
+            lambda a, b: jnp.sum(objectives.kl_estimate(a, b, "k3"), axis=-1),
+            (tokens, sampled),
+            (),
+        ),
+        "leave_one_out": (lambda a: jnp.sum(objectives.leave_one_out(a) * a, axis=-1), listed, ()),
+        "penalised_rewards": (
+            lambda a, b, mask: jnp.sum(jnp.square(objectives.penalised_rewards(a, b, mask, 0.1)), axis=-1),
+            (pair[0], tokens),
+            (mask,),
+        ),
+        "standardised": (lambda a: jnp.square(objectives.standardised(a, 0.5, 2.0)), pair[:1], ()),
+        "whiten": (lambda a, mask: jnp.sum(objectives.whiten(a, mask) * worth, axis=-1), (tokens,), (mask,)),
         "soft_iou": (objectives.soft_iou, (soft[0][:, 0],), (target[:, 0],)),
         "iou_preference": (objectives.iou_preference, embeddings, ()),
         "soft_iou_improvement": (objectives.soft_iou_improvement, soft, (target, present)),
@@ -142,7 +163,7 @@ def recipes_apart():
 
 def outcome(recipe, kind, mesh, compute):
     """Gradients and metrics of one batch, one row of which was filled up and has weight 0."""
-    model = tiny_model(reward_head=recipe.sequences)
+    model = tiny_model(reward_head=recipe.sequences, value_head=recipe.values)
     table, everywhere = llava.table(model.config), NamedSharding(mesh, PartitionSpec())
     placement = parameter_shardings(mesh, model.params, parameters.logical_axes(table))
     if kind == "full":
@@ -151,7 +172,8 @@ def outcome(recipe, kind, mesh, compute):
     else:
         adapter = lora.initialise(table, LoraConfig(rank=2, alpha=2.0), jax.random.key(1))
         moved = jax.tree.map(lambda leaf: leaf + 0.05, adapter)
-        trained = Trained(jax.device_put(moved, everywhere), {})
+        heads = {name: model.params[name] for name in ("value",) if name in model.params}
+        trained = Trained(*jax.device_put((moved, heads), everywhere))
     batch = batch_for(recipe, ROWS)
     batch = batch._replace(weights=np.where(np.arange(ROWS) == 5, 0, batch.weights))
     method = Method(model.config, recipe, optax.identity(), 0, compute)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.recipes.random_batches import CONFIG, batch_for
+from tests.recipes.random_batches import CONFIG, batch_for, learns_from_rewards
 from tests.small_models import draw, tiny_config, tiny_model
 from vla_jax.models import llava, lora
 from vla_jax.models.lora import LoraConfig
@@ -16,6 +16,7 @@ from vla_jax.training.step import Method, Trained, make_step, make_views, sums_o
 
 OF_A_STEP = {"loss", "grad_norm", "num_tokens"}
 OF_REWARDS = {f"rewards/{what}" for what in ("chosen", "rejected", "margins", "accuracies")}
+OF_RATIOS = {"clip_ratio", "clip_ratio/low_mean", "clip_ratio/high_mean"}
 OF_TEXTS = {f"{what}/{which}" for what in ("logps", "logits") for which in ("chosen", "rejected")}
 ADAPTER = lora.initialise(llava.table(CONFIG), LoraConfig(rank=2, alpha=2.0), jax.random.key(1))
 
@@ -23,14 +24,15 @@ ADAPTER = lora.initialise(llava.table(CONFIG), LoraConfig(rank=2, alpha=2.0), ja
 @pytest.mark.parametrize("name", available())
 def test_a_step_logs_what_users_of_trl_look_for(name):
     recipe = named(name)
-    compares = recipe.needs_reference or recipe.sequences
-    expected = (
-        OF_A_STEP | (OF_REWARDS if compares else set()) | (OF_TEXTS if recipe.needs_reference else set())
-    )
-    config = tiny_config(reward_head=recipe.sequences)
+    compares = recipe.needs_reference and not learns_from_rewards(recipe)
+    expected = OF_A_STEP | (OF_TEXTS if compares else set())
+    expected |= OF_REWARDS if compares or recipe.sequences else set()
+    expected |= OF_RATIOS if learns_from_rewards(recipe) else set()
+    config = tiny_config(reward_head=recipe.sequences, value_head=recipe.values)
     method = Method(config, recipe, optax.sgd(1.0), seed=0)
     base = jax.eval_shape(lambda: draw(llava.table(config)))
-    trained = Trained(ADAPTER, {"reward": base["reward"]} if recipe.sequences else {})
+    heads = {name: base[name] for name in ("reward", "value") if name in base}
+    trained = Trained(ADAPTER, heads)
     state = jax.eval_shape(method.init, trained)
     _, metrics = jax.eval_shape(make_step(method), state, base, batch_for(recipe))
     assert metrics.keys() >= expected

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.recipes.random_batches import CONFIG, batch_for, rows_of
+from tests.recipes.random_batches import CONFIG, batch_for, experience, learns_from_rewards, rows_of
 from tests.small_models import tiny_model
 from vla_jax.models import llava
 from vla_jax.recipes import available, default_options, named
@@ -219,7 +219,11 @@ def test_a_list_in_order_is_counted_as_right_and_one_with_a_tie_is_not():
     np.testing.assert_array_equal(metrics["rewards/list_accuracies"], [1, 0, 0])
 
 
-@pytest.mark.parametrize("name", [name for name in available() if named(name).needs_reference])
+WITH_REFERENCE = [name for name in available() if named(name).needs_reference]
+PREFERRING = [name for name in WITH_REFERENCE if not learns_from_rewards(named(name))]
+
+
+@pytest.mark.parametrize("name", PREFERRING)
 def test_every_preference_recipe_logs_what_trl_logs(name):
     recipe = named(name)
     made = recipe.objective(scores_with(RATIOS[:, : len(recipe.candidates)]))
@@ -238,7 +242,7 @@ def test_a_recipe_makes_as_many_views_as_it_names_and_reads_them_all(name):
     np.testing.assert_array_equal(views[:, 0], batch.images)
     read = {view for view, _ in (*recipe.candidates, *recipe.made)}
     assert read == set(range(len(recipe.view_names)))
-    responses = len(recipe.responses) + len(recipe.made)
+    responses = batch.response_tokens.shape[1] + len(recipe.made)
     assert {candidate.response for candidate in recipe.candidates} == set(range(responses))
 
 
@@ -294,9 +298,17 @@ def test_policy_and_reference_see_the_same_random_crop(monkeypatch):
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=f"there is no recipe 'ppo'; choose one of {', '.join(available())}"):
-        named("ppo")
-    for name in ("recipe", "measures"):  # modules of the package that are no methods
+    with pytest.raises(
+        ValueError, match=f"there is no recipe 'grpo'; choose one of {', '.join(available())}"
+    ):
+        named("grpo")
+    for name in (
+        "recipe",
+        "measures",
+        "rollouts",
+        "answers",
+        "judged_pairs",
+    ):  # modules of the package that are no methods
         with pytest.raises(ValueError, match="there is no recipe"):
             default_options(name)
 
@@ -315,7 +327,10 @@ def test_default_options_are_a_recipes_own(name):
 
 def test_the_papers_defaults():
     betas = {name: options["beta"] for name in available() if "beta" in (options := default_options(name))}
-    assert betas.pop("rlhfv") == 0.5 and set(betas.values()) == {0.1}
+    others = {"rlhfv": 0.5, "rloo": 0.4, "ppo": 0.05}
+    assert {name: betas.pop(name) for name in others} == others and set(betas.values()) == {0.1}
+    assert default_options("rloo")["samples"] == 4 and default_options("ppo")["value_weight"] == 0.1
+    assert default_options("mixed_dpo")["probability"] == 0.5
     assert default_options("lpoi")["num_views"] == 5 and default_options("lpoi")["visual_prompt"]
     assert default_options("mdpo")["crop_area"] == (0.01, 0.2)
 
@@ -324,7 +339,7 @@ def test_the_papers_defaults():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", [name for name in available() if named(name).needs_reference])
+@pytest.mark.parametrize("name", WITH_REFERENCE)
 def test_losses_and_gradients_are_finite_whatever_the_scores(name, dtype):
     """Log-ratios of ten thousand either way, all equal, and rows of which no token counts."""
     recipe = named(name)
@@ -335,7 +350,9 @@ def test_losses_and_gradients_are_finite_whatever_the_scores(name, dtype):
     @jax.jit
     def run(policy, mask):
         def total(policy):
-            made = recipe.objective(Scores(policy, jnp.zeros_like(policy), mask, changed=mask))
+            found = jax.tree.map(jnp.asarray, experience(np.ones(policy.shape), recipe.values))
+            scores = Scores(policy, jnp.zeros_like(policy), mask, changed=mask, experience=found)
+            made = recipe.objective(scores.replace(values=policy) if recipe.values else scores)
             return made.losses.sum(), made
 
         return jax.grad(total, has_aux=True)(policy)

@@ -1,7 +1,7 @@
 """What one training step reads, and how encoded records are padded into it. A batch is plain NumPy."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
@@ -31,10 +31,11 @@ class Experience(NamedTuple):
       values: what it did say.
     """
 
-    log_probs: Float[np.ndarray, "b r t"]
-    advantages: Float[np.ndarray, "b r t"]
-    returns: Float[np.ndarray, "b r t"] | None = None
-    values: Float[np.ndarray, "b r t"] | None = None
+    # NumPy's arrays in a batch, JAX's where an objective reads them.
+    log_probs: Float[Any, "b r t"]
+    advantages: Float[Any, "b r t"]
+    returns: Float[Any, "b r t"] | None = None
+    values: Float[Any, "b r t"] | None = None
 
 
 class Batch(NamedTuple):

@@ -14,7 +14,7 @@ from vla_jax.parallel.mesh import (
     rows_apart,
 )
 from vla_jax.parallel.placing import check_rows, gather, loading, local_rows, on_mesh, place, place_batch
-from vla_jax.parallel.processes import all_agree, connect, end_alone, is_first, wait_for_all
+from vla_jax.parallel.processes import all_agree, connect, end_alone, from_first, is_first, wait_for_all
 
 __all__ = [
     "RULES",
@@ -24,6 +24,7 @@ __all__ = [
     "check_rules",
     "connect",
     "end_alone",
+    "from_first",
     "gather",
     "is_first",
     "loading",

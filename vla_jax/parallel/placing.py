@@ -101,7 +101,9 @@ def on_mesh(mesh: Mesh, tree: Any) -> Any:
 def gather(tree: Any) -> Any:
     """The tree as every process can read it whole: as it is where it already can, else as NumPy arrays."""
 
-    def one(array: jax.Array) -> Any:
-        return array if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True)
+    def one(array: Any) -> Any:
+        if not isinstance(array, jax.Array) or array.is_fully_addressable:
+            return array
+        return multihost_utils.process_allgather(array, tiled=True)
 
     return jax.tree.map(one, tree)

@@ -76,6 +76,13 @@ def all_agree(value: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
+def from_first(array: np.ndarray) -> np.ndarray:
+    """The first process's array, on every process; those of the others have its shape."""
+    if jax.process_count() == 1:
+        return array
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def end_alone(message: str) -> NoReturn:
     """Ends this process with an error, without waiting for others, which may never come.
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 from vla_jax.recipes.rollouts import Rollout
 from vla_jax.scoring import Candidate, Scores, TeacherForced
 
-_NOT_METHODS = ("recipe", "rollouts", "measures")
+_NOT_METHODS = ("recipe", "rollouts", "measures", "answers", "judged_pairs")
 
 
 class KeyObject(NamedTuple):

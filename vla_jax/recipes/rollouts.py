@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from vla_jax.data import Batch, Record
+from vla_jax.rewards import Judge
 from vla_jax.rollout import Sampled
 from vla_jax.scoring import Scores
 
@@ -30,6 +31,7 @@ class Policy:
       texts: responses [b r t] and their mask -> their words; rows first.
       records: the records of this round's rows; None where one is bad.
       reward: batch with responses -> what a reward model says of each candidate [b c]; None without one.
+      judge: compares two responses in words; None without one.
       prepared: what `Rollout.prepare` found before the first round.
     """
 
@@ -37,9 +39,10 @@ class Policy:
     sample: Callable[[Batch, int, float, PRNGKeyArray], Sampled]
     scores: Callable[[Batch], Scores]
     end_ids: tuple[int, ...]
-    texts: Callable[[Int[Array, "b r t"], Bool[Array, "b r t"]], list[list[str]]]
+    texts: Callable[[Int[np.ndarray, "b r t"], Bool[np.ndarray, "b r t"]], list[list[str]]]
     records: Callable[[], Sequence[Record | None]]
     reward: Callable[[Batch], Float[np.ndarray, "b c"]] | None
+    judge: Judge | None
     prepared: Mapping[str, float]
 
 
@@ -68,6 +71,7 @@ class Rollout:
       epochs: how often a round's batch is gone through.
       minibatches: updates each time.
       rewards: whether it asks a reward model.
+      judge: whether it asks a judge; a reward model can be the judge.
     """
 
     collect: Callable[[Policy, Batch], Collected]
@@ -75,6 +79,7 @@ class Rollout:
     epochs: int = 1
     minibatches: int = 1
     rewards: bool = False
+    judge: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.minibatches < 1:

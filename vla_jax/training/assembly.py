@@ -21,6 +21,7 @@ from vla_jax.models import LlamaConfig, LlavaConfig, LoraConfig, ViTConfig, llav
 from vla_jax.parallel import local_rows, make_mesh, place
 from vla_jax.recipes import Recipe, available, named
 from vla_jax.training.beginning import placement, recipe_of, whole_beside_adapter
+from vla_jax.training.configuration import asks_reward_model
 from vla_jax.training.optimizer import OptimizerConfig
 from vla_jax.training.run import Run
 
@@ -91,17 +92,16 @@ def _with_value_head(model: Model, reward_model: Model | None) -> Model:
     return replace(model, config=config, params={**model.params, **fresh}, origin="")
 
 
-def _check_reward_model(model: Model, reward_model: Model | None, recipe: Recipe) -> None:
+def _check_reward_model(model: Model, reward_model: Model | None, asked: bool) -> None:
     """Refuses a reward model that cannot judge what the policy says.
 
     Raises:
       ValueError: says what is wrong with it.
     """
-    asked = recipe.rollout is not None and recipe.rollout.rewards
     if reward_model is None:
         if asked:
             raise ValueError(
-                "the recipe asks a reward model; set rewards.model to one, or rewards.config to the config "
+                "this run asks a reward model; set rewards.model to one, or rewards.config to the config "
                 "file of a run that makes one"
             )
         return
@@ -153,7 +153,7 @@ def assemble(
     recipe = recipe_of(config)
     if recipe.sequences and not model.config.reward_head:
         model = _with_reward_head(model, config.seed)
-    _check_reward_model(model, reward_model, recipe)
+    _check_reward_model(model, reward_model, asks_reward_model(config, recipe))
     if recipe.values:
         model = _with_value_head(model, reward_model)
     check_model(config, model, recipe)

@@ -69,6 +69,11 @@ class Checkpoints:
         """Step of the newest committed checkpoint."""
         return self._manager.latest_step()
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps of all that are kept, ascending."""
+        return tuple(sorted(self._manager.all_steps()))
+
     def save(
         self, state: TrainState, counters: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> None:

@@ -18,6 +18,7 @@ from vla_jax.interop import Model
 from vla_jax.models.parameters import Params
 from vla_jax.parallel import batch_sharding, gather, is_first, place, replicated, wait_for_all
 from vla_jax.recipes import Collected, Policy
+from vla_jax.rewards import Judge
 from vla_jax.rollout import Sampled, Sampling, sample
 from vla_jax.scoring import encode_views, score
 from vla_jax.training.step import Method, TrainState, make_views, prompted_of
@@ -36,6 +37,7 @@ class Collector:
       records: step -> the records of its rows, in order; None where one is bad.
       reward_model: what judges responses; None without one. It has the policy's tokenizer and image
         processor.
+      judge: what compares responses in words; None without one.
       longest: tokens of the longest response that is sampled.
       file: what `prepare` found is kept here.
     """
@@ -47,11 +49,12 @@ class Collector:
         mesh: Mesh,
         records: Callable[[int], Sequence[Record | None]],
         reward_model: Model | None,
+        judge: Judge | None,
         longest: int,
         file: Path,
     ):
         self._method, self._model, self._mesh, self._records = method, model, mesh, records
-        self._longest, self._file = longest, file
+        self._judge, self._longest, self._file = judge, longest, file
         self._scores = jax.jit(method.scores)
         self._features = jax.jit(self._seen, out_shardings=batch_sharding(mesh))
         self._rewards: Callable[[Batch], Float[np.ndarray, "b c"]] | None = None
@@ -93,6 +96,7 @@ class Collector:
             texts=self._texts,
             records=partial(self._records, step),
             reward=self._rewards,
+            judge=self._judge,
             prepared=prepared,
         )
 
@@ -120,7 +124,7 @@ class Collector:
             compute=self._method.compute,
         )
 
-    def _texts(self, tokens: Int[Array, "b r t"], mask: Bool[Array, "b r t"]) -> list[list[str]]:
+    def _texts(self, tokens: Int[np.ndarray, "b r t"], mask: Bool[np.ndarray, "b r t"]) -> list[list[str]]:
         ids, kept = (np.asarray(array) for array in gather((tokens, mask)))
         decode = partial(self._model.tokenizer.decode, skip_special_tokens=True)
         return [

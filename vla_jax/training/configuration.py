@@ -18,6 +18,8 @@ from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
 from vla_jax.models.compute import Compute
 from vla_jax.parallel import RULES, check_rules
 from vla_jax.recipes import Recipe, available, default_options, named
+from vla_jax.rewards import JudgeConfig
+from vla_jax.training.alarms import AlarmConfig
 from vla_jax.training.optimizer import OptimizerConfig
 from vla_jax.training.profile import ProfileConfig
 from vla_jax.training.reference import MODES
@@ -43,8 +45,16 @@ def default_config() -> ConfigDict:
                 "cache": "runs/base",
             },
             # What responses that a method samples are worth: a reward model, as a folder or as the config
-            # file of a run that makes one (once, under base.cache, with these sections taken from here).
-            "rewards": {"model": "", "config": "", "inherit": ("seed", "model", "world")},
+            # file of a run that makes one (once, under base.cache, with these sections taken from here), and
+            # a judge that compares two of them, which may be that reward model: see docs/judges.md.
+            "rewards": {
+                "model": "",
+                "config": "",
+                "inherit": ("seed", "model", "world"),
+                "judge": asdict(JudgeConfig()),
+            },
+            # When sampled answers count as collapsed, and what happens then: docs/online.md.
+            "alarms": asdict(AlarmConfig()),
             "model": {
                 "vision": asdict(_SMALL_VISION),
                 # The tokenizer decides the size of the vocabulary.
@@ -209,6 +219,10 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             "optimizer.name='muon' trains whole matrices; take adamw for an adapter (lora.rank > 0)"
         )
+    AlarmConfig(**config.alarms.to_dict())
+    judge = JudgeConfig(**config.rewards.judge.to_dict())
+    if recipe.rollout is not None and recipe.rollout.judge and not judge.kind:
+        raise ValueError(f"recipe {config.recipe!r} has pairs of responses compared; set rewards.judge.kind")
     if config.rewards.model and config.rewards.config:
         raise ValueError("rewards.model and rewards.config both name a reward model; set one of them to ''")
     if recipe.rollout is not None:
@@ -222,6 +236,14 @@ def check(config: ConfigDict) -> None:
             )
     if config.base.model and config.base.config:
         raise ValueError("base.model and base.config both say where training starts; set one of them to ''")
+
+
+def asks_reward_model(config: ConfigDict, recipe: Recipe) -> bool:
+    """Whether a run needs a reward model: for rewards, or as the judge."""
+    rollout = recipe.rollout
+    if rollout is None:
+        return False
+    return rollout.rewards or (rollout.judge and config.rewards.judge.kind == "reward_model")
 
 
 def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -254,9 +276,14 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "checkpoint.greater_is_better", "checkpoint.best_metric=''"
     if not config.tracking.project:
         yield "tracking.name", "tracking.project=''"
-    if recipe.rollout is None or not recipe.rollout.rewards:
-        yield "rewards", f"recipe={config.recipe}, which asks no reward model,"
-    if recipe.rollout is not None:
+    if recipe.rollout is None or not recipe.rollout.judge:
+        yield "rewards.judge", f"recipe={config.recipe}, which asks no judge,"
+    if not asks_reward_model(config, recipe):
+        for field in ("model", "config", "inherit"):
+            yield f"rewards.{field}", f"recipe={config.recipe}, which asks no reward model,"
+    if recipe.rollout is None:
+        yield "alarms", f"recipe={config.recipe}, which samples nothing,"
+    else:
         yield "reference.mode", f"recipe={config.recipe}, whose responses are not known beforehand,"
     if config.reference.mode != "cached":
         yield "reference.path", f"reference.mode={config.reference.mode}"
@@ -307,6 +334,7 @@ def fingerprint(config: ConfigDict) -> str:
 
 # Fields that say how a run is computed, not what: it may go on with others.
 _HOW = (
+    "alarms.",
     "mesh.",
     "sharding.",
     "compute.",

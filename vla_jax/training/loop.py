@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from vla_jax.data import Batch
 from vla_jax.models.parameters import Params
 from vla_jax.parallel import is_first, local_rows, on_mesh, place_batch, replicated
+from vla_jax.training.alarms import AlarmConfig, Watch
 from vla_jax.training.checkpoints import Checkpoints
 from vla_jax.training.collecting import Collector
 from vla_jax.training.profile import ProfileConfig, Profiler
@@ -75,6 +76,7 @@ def fit(
     evaluate: Callable[[TrainState], Mapping[str, float]],
     profile_folder: Path,
     collector: Collector | None = None,
+    open_watch: Callable[[int], Watch] = lambda start: Watch(AlarmConfig(action="off")),
 ) -> TrainState:
     """Trains up to `config.steps`, from the newest checkpoint where there is one.
 
@@ -93,6 +95,7 @@ def fit(
       evaluate: state -> figures of an evaluation.
       profile_folder: where a profile goes.
       collector: lets the method make its responses, where it does.
+      open_watch: steps done -> what looks out for the collapse of the policy.
 
     Returns:
       The state after the last step.
@@ -100,6 +103,7 @@ def fit(
     Raises:
       Interrupted: on SIGINT or SIGTERM, once the state is saved.
       Diverged: at the first metric that is not finite; the last checkpoint before it stands.
+      Collapsed: at a sign of collapse, where the run is to stop at one.
       OutOfMemoryError: before the first step, where the largest batch needs more memory than there is.
       CheckpointError: where there are checkpoints, and they are not this run's.
     """
@@ -127,7 +131,7 @@ def fit(
             Profiler(config.profile, profile_folder, start) as profiler,
             StopRequest() as stop,
         ):
-            log = _Log(tracker, dict(counters), describe, checkpoints)
+            log = _Log(tracker, dict(counters), describe, checkpoints, open_watch(start))
             found: Mapping[str, float]
             for step, (batch, waited) in enumerate(_timed(open_batches(start, steps)), start=start + 1):
                 profiler.before(step)
@@ -161,9 +165,11 @@ class _Log:
         counters: dict[str, Any],
         describe: Callable[[int], Mapping[str, float]],
         checkpoints: Checkpoints,
+        watch: Watch,
     ):
         self.counters = counters
         self._tracker, self._describe, self._checkpoints = tracker, describe, checkpoints
+        self._watch = watch
         self._last: tuple[int, Mapping[str, Any], float] | None = None
         self._written, self._skipped = time.perf_counter(), 0
 
@@ -176,6 +182,7 @@ class _Log:
 
         Raises:
           Diverged: where a metric is not finite and the step was not skipped, or too many were.
+          Collapsed: where the policy has collapsed, and the run is to stop at that.
         """
         if self._last is None:
             return {}
@@ -188,6 +195,8 @@ class _Log:
         values |= {"num_tokens": self.counters["num_tokens"], "data_wait": min(wait_share, 1.0)}
         values |= self._describe(step)
         self._tracker.log(step, values)
+        for alarm in self._watch.new(step, values, self._checkpoints.steps):
+            self._tracker.say(f"alarm at step {step}: {alarm}, which looks like a collapse of the policy")
         return values
 
     def write_evaluation(self, step: int, figures: Mapping[str, float]) -> Mapping[str, float]:

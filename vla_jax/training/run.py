@@ -35,6 +35,8 @@ from vla_jax.parallel import (
     wait_for_all,
 )
 from vla_jax.recipes import Recipe
+from vla_jax.rewards import Judge
+from vla_jax.training.alarms import AlarmConfig, Watch
 from vla_jax.training.base_identity import fingerprint
 from vla_jax.training.beginning import (
     low_rank_of,
@@ -49,12 +51,13 @@ from vla_jax.training.checkpoints import Checkpoints
 from vla_jax.training.collecting import Collector
 from vla_jax.training.configuration import plain
 from vla_jax.training.held_out import HeldOut
+from vla_jax.training.judging import judge_of
 from vla_jax.training.loop import LoopConfig, fit
 from vla_jax.training.optimizer import OptimizerConfig, make_schedule
 from vla_jax.training.profile import ProfileConfig
 from vla_jax.training.reference import fill, identity
 from vla_jax.training.step import Method, Trained
-from vla_jax.training.tracking import Silent, Tracker, WandbConfig
+from vla_jax.training.tracking import METRICS, Silent, Tracker, WandbConfig, read_metrics
 
 
 @dataclass(frozen=True)
@@ -133,30 +136,32 @@ class Run:
         updates = updates_of(self.recipe)
         schedule = make_schedule(OptimizerConfig(**config.optimizer.to_dict()), config.train.steps * updates)
         rows = local_rows(self.mesh, config.train.batch_size)
-        state = fit(
-            method,
-            method.init(trained),
-            base if reads_base(config, self.recipe) else {},
-            lambda start, stop: self.open_batches(start, stop, reference, rows),
-            self._loop_config(),
-            mesh=self.mesh,
-            checkpoints=Checkpoints(
-                workdir / "checkpoints",
-                config.checkpoint.keep,
-                fingerprint(base, self.model.config.to_dict()),
-                config.checkpoint.best_metric,
-                config.checkpoint.greater_is_better,
-            ),
-            open_tracker=lambda start: self._tracker(workdir, start, title),
-            length_of=lambda step: sum(self.plan.longest(step) or ()),
-            describe=lambda step: {
-                "epoch": self.plan.epoch(step),
-                "learning_rate": float(schedule((step - 1) * updates)),
-            },
-            evaluate=HeldOut(replace(method, dropout=0.0), base, self._held_out_batches),
-            profile_folder=workdir / "profile",
-            collector=self._collector(replace(method, dropout=0.0), workdir),
-        )
+        with judge_of(config, workdir) as judge:
+            state = fit(
+                method,
+                method.init(trained),
+                base if reads_base(config, self.recipe) else {},
+                lambda start, stop: self.open_batches(start, stop, reference, rows),
+                self._loop_config(),
+                mesh=self.mesh,
+                checkpoints=Checkpoints(
+                    workdir / "checkpoints",
+                    config.checkpoint.keep,
+                    fingerprint(base, self.model.config.to_dict()),
+                    config.checkpoint.best_metric,
+                    config.checkpoint.greater_is_better,
+                ),
+                open_tracker=lambda start: self._tracker(workdir, start, title),
+                length_of=lambda step: sum(self.plan.longest(step) or ()),
+                describe=lambda step: {
+                    "epoch": self.plan.epoch(step),
+                    "learning_rate": float(schedule((step - 1) * updates)),
+                },
+                evaluate=HeldOut(replace(method, dropout=0.0), base, self._held_out_batches),
+                profile_folder=workdir / "profile",
+                collector=self._collector(replace(method, dropout=0.0), workdir, judge),
+                open_watch=lambda start: self._watch(workdir, start),
+            )
         trained = gather(state.trained)
         origin = "" if trained.params else self.model.origin
         changed = parameters.overlay(self.model.params, trained.params)
@@ -221,7 +226,12 @@ class Run:
             workdir, start, config.train.steps, config.train.batch_size, title, wandb, plain(config)
         )
 
-    def _collector(self, method: Method, workdir: Path) -> Collector | None:
+    def _watch(self, workdir: Path, start: int) -> Watch:
+        rows = read_metrics(workdir / METRICS) if self.recipe.rollout is not None else []
+        config = AlarmConfig(**self.config.alarms.to_dict())
+        return Watch(config, [row for row in rows if row["step"] <= start])
+
+    def _collector(self, method: Method, workdir: Path, judge: Judge | None) -> Collector | None:
         if self.recipe.rollout is None:
             return None
         return Collector(
@@ -230,6 +240,7 @@ class Run:
             self.mesh,
             self._records,
             self.reward_model,
+            judge,
             self.config.data.max_completion_length,
             workdir / "prepared.json",
         )

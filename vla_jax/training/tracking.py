@@ -22,8 +22,8 @@ _SPEED_STEPS = 20
 # What of each step's metrics is smoothed too, and how much of the mean before stays each step.
 _SMOOTHED, _DECAY = ("loss", "rewards/accuracies", "rewards/margins"), 0.98
 _GIB = 2**30
-# What methods that roll out answered; in the working directory.
-SAMPLES = "samples.jsonl"
+# In the working directory: what was logged, and what methods that roll out answered.
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Tracker:
         config: Mapping[str, Any] | None = None,
     ):
         self._wandb = _wandb_run(wandb, workdir, config or {}) if wandb.project else None
-        self._path, self._batch_size = workdir / "metrics.jsonl", batch_size
+        self._path, self._batch_size = workdir / METRICS, batch_size
         keep = [row for row in read_metrics(self._path) if row["step"] <= start]
         self._means = _Means()
         for row in keep:
