@@ -31,6 +31,7 @@ ADAVIP = {
 }
 # The alignment study, appendix A: rank and scale are fixed, the others lie on its grid.
 STUDY = {"lora.rank": 128, "lora.alpha": 256.0, "lora.modules_to_save": "^projector/"}
+STUDY_RL = {"lora.rank": 128, "lora.alpha": 256.0, "lora.modules_to_save": ""}
 STUDY_GRID = {
     "optimizer.learning_rate": {1e-7, 5e-7, 1e-6, 5e-6},
     "optimizer.projector_learning_rate": {2e-5, 2e-6, 2e-7},
@@ -43,7 +44,7 @@ PAPERS = {
     "llava15_13b_adavip": {**ADAVIP, "train.batch_size": 16},
     # RLHF-V, section 4: changed words weigh 5 times, beta 0.5.
     "llava15_7b_rlhfv": {"options.rlhfv.beta": 0.5, "options.rlhfv.changed_weight": 5.0},
-    **{f"llava16_7b_{name}": STUDY for name in ("dpo", "ipo", "slic", "povid")},
+    **{f"llava16_7b_{name}": STUDY for name in ("dpo", "ipo", "slic", "povid", "online_dpo", "mixed_dpo")},
     # Appendix A: 2e-5, 4,000 steps of 32, constant after a warm-up of 3 %.
     "llava16_7b_reward_model": {
         **STUDY,
@@ -53,12 +54,29 @@ PAPERS = {
         "optimizer.schedule": "constant",
         "optimizer.warmup_ratio": 0.03,
     },
+    # Appendix A: adapters alone; POVID's 17,000 prompts twice, and three times.
+    "llava16_7b_rloo": {
+        **STUDY_RL,
+        "train.steps": 2 * 17_000 // 256 + 1,
+        "train.batch_size": 256,
+        "optimizer.learning_rate": 3e-4,
+        "optimizer.max_grad_norm": 1.0,
+    },
+    "llava16_7b_ppo": {
+        **STUDY_RL,
+        "train.steps": 3 * 17_000 // 32 + 1,
+        "train.batch_size": 32,
+        "optimizer.learning_rate": 1.41e-5,
+        "optimizer.schedule": "constant",
+    },
 }
 GRIDS = {
     "llava16_7b_dpo": {**STUDY_GRID, "options.dpo.beta": {0.05, 0.1, 0.2, 0.5}},
     "llava16_7b_ipo": {**STUDY_GRID, "options.ipo.beta": {0.8, 0.9, 1.0}},
     "llava16_7b_slic": {**STUDY_GRID, "options.slic.beta": {0.02, 0.1, 0.2}},
     "llava16_7b_povid": STUDY_GRID,
+    "llava16_7b_online_dpo": {**STUDY_GRID, "options.online_dpo.beta": {0.05, 0.1, 0.2, 0.5}},
+    "llava16_7b_mixed_dpo": {**STUDY_GRID, "options.mixed_dpo.beta": {0.05, 0.1, 0.2, 0.5}},
 }
 # What a method's paper gives beside its training.
 METHODS = {
@@ -74,6 +92,12 @@ METHODS = {
         "options.lpoi.anchor_delta": 0.0,
     },
     "llava16_7b_povid": {"options.povid.gamma": 0.5, "options.povid.noise_step": 500},
+    "llava16_7b_rloo": {
+        "options.rloo.samples": 4,
+        "options.rloo.temperature": 1.0,
+        "options.rloo.beta": 0.4,
+    },
+    "llava16_7b_mixed_dpo": {"options.mixed_dpo.probability": 0.5},
 }
 
 
