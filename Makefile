@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table reward-table convert-7b data faults flops loop pods views step-vs-trl gpu lint format clean
+.PHONY: demo test smoke table reward-table convert-7b data faults flops loop pods stability views step-vs-trl gpu lint format clean
 .DEFAULT_GOAL := test
 
 # Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
@@ -48,6 +48,11 @@ loop: $(READY_TEST)
 
 pods: $(READY_TEST)
 	$(BIN)/python -m benchmarks.pods
+
+# 500 steps, and an error where the policy collapses; stopped, the same command goes on.
+stability: $(READY_DEMO)
+	$(BIN)/python -m vla_jax.train --config=configs/world_rloo.py --workdir=runs/stability \
+	  --config.train.steps=500 --config.alarms.action=stop
 
 views: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.views

@@ -91,6 +91,12 @@ def test_a_run_that_is_to_stop_names_metric_value_step_and_the_last_checkpoint_f
         heard(Watch(stopping), rows, checkpoints=(8,))
 
 
+def test_a_run_that_is_to_stop_does_so_though_the_alarm_began_before_it_was_started_again():
+    rows = log("kl", [2.0] * 3)
+    with pytest.raises(Collapsed, match="step 1"):
+        heard(Watch(AlarmConfig(action="stop", window=3), rows), log("kl", [2.0]))
+
+
 @pytest.mark.parametrize(
     "fields, complaint",
     [

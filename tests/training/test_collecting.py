@@ -1,5 +1,6 @@
 """Rounds: what is sampled, rewarded and learnt from, several updates a step, and runs that go on."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -11,10 +12,11 @@ from tests.small_models import tiny_model
 from vla_jax.data.batches import Experience, Kept
 from vla_jax.models import llava, parameters
 from vla_jax.objectives import clipped_policy_loss, leave_one_out
-from vla_jax.recipes import Collected, Objective, Recipe, Rollout, recipe
+from vla_jax.recipes import Collected, Objective, Recipe, Rollout, named, recipe
 from vla_jax.recipes.rollouts import with_responses
 from vla_jax.scoring import Candidate
 from vla_jax.training import assembly
+from vla_jax.training.alarms import Collapsed
 from vla_jax.training.assembly import assemble
 from vla_jax.training.configuration import default_config
 from vla_jax.training.run import Run
@@ -120,6 +122,26 @@ def test_rounds_of_several_updates_that_are_interrupted_end_in_the_same_bits(mon
     assert all(row["drift"] > 0 for row in rows)
     # The value head was for training only.
     assert "value" not in whole.params and not whole.config.value_head
+
+
+def test_what_a_method_finds_out_beforehand_is_kept_and_a_policy_that_has_collapsed_stops_the_run(
+    monkeypatch, tmp_path
+):
+    method = named("rloo", {"measured_batches": 1})
+
+    def trained(steps, **alarms):
+        changes = {f"alarms.{name}": value for name, value in {"window": 1, **alarms}.items()}
+        run = assembled(monkeypatch, method, reward_model(), **{"train.steps": steps, **changes})
+        return run.train(tmp_path, "rounds")
+
+    trained(1)
+    measured = tmp_path / "prepared.json"
+    before = measured.stat().st_mtime_ns
+    assert json.loads(measured.read_text())["reward_std"] > 0
+    with pytest.raises(Collapsed, match="completions/sameness is .* step 2; the last checkpoint .* step 1"):
+        trained(3, action="stop", sameness=1e-3)
+    assert measured.stat().st_mtime_ns == before
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
 def test_every_pass_reads_every_row_once_in_an_order_of_its_own():

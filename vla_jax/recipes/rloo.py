@@ -7,9 +7,10 @@ clip. So the alignment study (5.5, Appendix A) and TRL have it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -77,8 +78,9 @@ def recipe(options: Options) -> Recipe:
 
     def prepare(policy: Policy, batches: Iterable[Batch]) -> Mapping[str, float]:
         rewards = []
-        for batch in islice(batches, options.measured_batches):
-            answered = sampled_answers(policy, batch, options.samples, options.temperature)
+        for index, batch in enumerate(islice(batches, options.measured_batches)):
+            drawing = replace(policy, key=jax.random.fold_in(policy.key, index))
+            answered = sampled_answers(drawing, batch, options.samples, options.temperature)
             rewards.append(earned(policy, answered)[answered.weights > 0].ravel())
         measured = np.concatenate(rewards) if rewards else np.array([-1.0, 1.0])
         return {"reward_mean": float(measured.mean()), "reward_std": max(float(measured.std()), 1e-6)}

@@ -53,6 +53,16 @@ _CHARTS: tuple[tuple[str, Mapping[str, tuple[str, str]]], ...] = (
         "Log-probability of answers",
         {"logps/chosen": ("chosen", BLUE), "logps/rejected": ("rejected", ORANGE)},
     ),
+    ("Reward of sampled answers", {"reward": ("reward", BLUE), "reward_std": ("its spread", GREY)}),
+    ("Divergence from the reference, nats a token", {"kl": ("divergence", BLUE)}),
+    ("Length of sampled answers, tokens", {"completions/mean_length": ("length", BLUE)}),
+    (
+        "Sampled answers that repeat",
+        {
+            "completions/repetition": ("themselves", BLUE),
+            "completions/sameness": ("the commonest one", ORANGE),
+        },
+    ),
     ("Gradient norm", {"grad_norm": ("gradient norm", BLUE)}),
     ("Examples per second", {"examples_per_second": ("examples per second", BLUE)}),
 )

@@ -113,12 +113,12 @@ class Watch:
     def __init__(self, config: AlarmConfig, rows: Iterable[Mapping[str, float]] = ()):
         self._config = config
         self._first, self._last = list[Mapping[str, float]](), list[Mapping[str, float]]()
-        self._ringing = frozenset[str]()
+        self._ringing = dict[str, Alarm]()
         for row in rows:
             self._raised(row)
 
     def new(self, step: int, row: Mapping[str, float], checkpoints: Iterable[int] = ()) -> list[Alarm]:
-        """The alarms that this step begins.
+        """The alarms that begin with this step.
 
         Args:
           step: its number.
@@ -126,20 +126,22 @@ class Watch:
           checkpoints: the steps of those that are kept.
 
         Raises:
-          Collapsed: at an alarm, where the run is to stop at one.
+          Collapsed: where the run is to stop at an alarm, at any, also one that had begun when the run was
+            started again.
         """
-        raised = self._raised(row)
-        if raised and self._config.action == "stop":
+        begun = self._raised(row)
+        if self._ringing and self._config.action == "stop":
+            first = next(iter(self._ringing.values()))
             before = max((kept for kept in checkpoints if kept <= step - self._config.window), default=None)
             good = f"the last checkpoint from before them is step {before}"
             if before is None:
                 good = "no checkpoint from before them is kept (checkpoint.every, checkpoint.keep)"
             raise Collapsed(
-                f"the policy has collapsed: {raised[0]}, the mean of the {self._config.window} steps up to "
+                f"the policy has collapsed: {first}, the mean of the {self._config.window} steps up to "
                 f"step {step}; {good}. Lower optimizer.learning_rate, raise the recipe's beta, or set "
                 "alarms.action=warn"
             )
-        return raised
+        return begun
 
     def _raised(self, row: Mapping[str, float]) -> list[Alarm]:
         if LENGTH not in row and KL not in row:
@@ -150,7 +152,5 @@ class Watch:
         self._last = [*self._last, row][-window:]
         # Of a long run only both ends are looked at; while it is short they are one.
         known = self._last if len(self._last) < window else [*self._first, *self._last]
-        raised = alarms(known, self._config)
-        begun = [alarm for alarm in raised if alarm.metric not in self._ringing]
-        self._ringing = frozenset(alarm.metric for alarm in raised)
-        return begun
+        before, self._ringing = self._ringing, {alarm.metric: alarm for alarm in alarms(known, self._config)}
+        return [alarm for metric, alarm in self._ringing.items() if metric not in before]
