@@ -134,5 +134,45 @@ def test_clip_finds_images_and_texts_as_alike_as_pytorch_does(both_clips):
 
 def test_a_text_that_is_too_long_is_an_error(both_clips):
     _, config, params = both_clips
-    with pytest.raises(ValueError, match="17 tokens; CLIP's text tower reads 16"):
+    with pytest.raises(ValueError, match="17 tokens; the text tower reads 16"):
         clip.text_embeddings(params, config, np.ones((1, 17), np.int32))
+
+
+def test_siglip_finds_images_and_texts_as_alike_as_pytorch_does(tmp_path):
+    text = {"intermediate_size": 44, "num_hidden_layers": 2, "vocab_size": 50, "max_position_embeddings": 9}
+    theirs = loud(
+        transformers.SiglipModel(
+            transformers.SiglipConfig(
+                text_config=text | {"hidden_size": 36, "num_attention_heads": 3, "projection_size": 36},
+                vision_config=SHAPE | {"intermediate_size": 50},
+            )
+        )
+    )
+    tower = TextTowerConfig(
+        hidden_size=36,
+        intermediate_size=44,
+        num_layers=2,
+        num_heads=3,
+        layer_norm_eps=1e-6,
+        activation="gelu_pytorch_tanh",
+        vocab_size=50,
+        max_positions=9,
+    )
+    config = ClipConfig(siglip_tower()[1], tower, projection_size=36)
+    params = params_of(clip.table(config), theirs, tmp_path)
+    rng = np.random.default_rng(1)
+    pixels = rng.normal(size=(3, 40, 40, 3)).astype(np.float32)
+    tokens = rng.integers(1, 50, (4, 9))
+    with torch.no_grad():
+        expected = theirs(input_ids=to_torch(tokens), pixel_values=channels_first(pixels))
+    images = clip.image_embeddings(params, config, pixels)
+    texts = clip.text_embeddings(params, config, tokens)
+    np.testing.assert_allclose(images, expected.image_embeds.numpy(), atol=1e-5)
+    np.testing.assert_allclose(texts, expected.text_embeds.numpy(), atol=1e-5)
+    logits = clip.logits_per_image(params, images, texts)
+    np.testing.assert_allclose(logits, expected.logits_per_image.numpy(), atol=1e-4)
+
+
+def test_towers_without_a_text_half_are_refused():
+    with pytest.raises(ValueError, match="'dinov2' has no text half"):
+        ClipConfig(dinov2_tower()[1])

@@ -36,7 +36,7 @@ def from_hugging_face(
     """
     _one_of("model_type", config.model_type, _MODELS)
     return LlavaConfig(
-        vision=_vision(config.vision_config, pixel_mean, pixel_std),
+        vision=vision_from_hugging_face(config.vision_config, pixel_mean, pixel_std),
         language=_language(config.text_config, config.tie_word_embeddings),
         image_token_id=config.image_token_index,
         feature_layer=config.vision_feature_layer,
@@ -94,11 +94,12 @@ def _window(config: Any) -> tuple[int, int]:
     return (window, full) if full < len(kinds) else (0, 0)
 
 
-def _vision(
+def vision_from_hugging_face(
     config: Any,
     pixel_mean: tuple[float, float, float] | None,
     pixel_std: tuple[float, float, float] | None,
 ) -> ViTConfig:
+    """Our configuration of a tower of transformers; see `from_hugging_face`."""
     family = _VISION[_one_of("vision_config.model_type", config.model_type, tuple(_VISION))]
     for side in ("image_size", "patch_size"):
         if not isinstance(getattr(config, side), int):
@@ -191,7 +192,7 @@ def to_hugging_face(
             mlp_bias=language.mlp_bias,
         )
     common = {
-        "vision_config": _vision_to_hugging_face(vision),
+        "vision_config": vision_to_hugging_face(vision),
         "text_config": text,
         "image_token_index": config.image_token_id,
         "projector_hidden_act": config.projector_activation,
@@ -212,7 +213,8 @@ def to_hugging_face(
     return {**theirs.to_dict(), "architectures": [_ARCHITECTURES[kind]], "dtype": dtype}
 
 
-def _vision_to_hugging_face(vision: ViTConfig) -> Any:
+def vision_to_hugging_face(vision: ViTConfig) -> Any:
+    """The configuration that transformers has for a tower."""
     shape: dict[str, Any] = {
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,

@@ -90,7 +90,7 @@ def _write_file(file: Path, tensors: Sequence[Tensor], progress: Callable[[int],
         header += b" " * (-len(header) % 8)
         out.write(len(header).to_bytes(8, "little") + header)
         for tensor in tensors:
-            value = np.ascontiguousarray(tensor.read())
+            value = np.asarray(tensor.read(), order="C")
             if value.shape != tensor.shape or value.dtype != np.dtype(tensor.dtype):
                 raise AssertionError(f"{tensor.name}: {value.dtype}{value.shape} is not what was announced")
             out.write(value.reshape(-1).view(np.uint8).data)

@@ -62,7 +62,7 @@ def norm(size: int, name: str) -> Table:
     }
 
 
-def bias(size: int, axis: str, name: str) -> Parameter:
+def bias(size: int, axis: str | None, name: str) -> Parameter:
     """The bias of a linear layer."""
     return Parameter((size,), (axis,), zeros, f"{name}.bias")
 
