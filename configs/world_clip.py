@@ -7,7 +7,7 @@ from vla_jax.training.contrastive import default_contrastive_config
 
 def get_config() -> ConfigDict:
     config = default_contrastive_config()
-    config.steps = 1500
+    config.steps = 800
     config.batch_size = 48
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 2e-3

@@ -35,6 +35,7 @@ from vla_jax.interop import Model, load_model, save_model
 from vla_jax.parallel import connect, end_alone, is_first, loading, wait_for_all
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
 from vla_jax.rewards import JudgeError
+from vla_jax.rewards.verifier import Verifier
 from vla_jax.training.alarms import Collapsed
 from vla_jax.training.assembly import assemble, check_data, fresh_model
 from vla_jax.training.bad_records import ListedReport
@@ -45,6 +46,7 @@ from vla_jax.training.run import Run
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import Trained, view_strips
 from vla_jax.training.tracking import read_metrics
+from vla_jax.training.verifying import make_verifier
 from vla_jax.training.workdir import BAD_RECORDS, check_free, claim, is_claimed, write_json
 
 # What a disk says that has no room, or of whose room others' share is used up.
@@ -82,11 +84,13 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
     # What is wrong with the data shows here, not after the minutes a base model may take.
     check_data(config)
     model, reward_model = base_model(config), made_model(config, config.rewards)
+    towers = load_config(Path(config.verifier.config)) if config.verifier.config else None
+    verifier = make_verifier(config, model, towers)
     # Of several processes each reads other records, and has a list of its own.
     name = BAD_RECORDS if is_first() else f"{jax.process_index()}.{BAD_RECORDS}"
     report = ListedReport(workdir / name, goes_on=is_claimed(workdir))
     try:
-        return _train(config, model, reward_model, report, workdir, command, started)
+        return _train(config, model, reward_model, verifier, report, workdir, command, started)
     finally:
         if report.bad:
             print(f"{len(report.bad)} bad records; they are listed in {report.path}")
@@ -96,13 +100,14 @@ def _train(
     config: ConfigDict,
     model: Model,
     reward_model: Model | None,
+    verifier: Verifier | None,
     report: RecordReport,
     workdir: Path,
     command: str,
     started: float,
 ) -> dict[str, Any]:
     """`train`, of a configuration that was checked and a base model that is there."""
-    run = assemble(config, model, report, reward_model)
+    run = assemble(config, model, report, reward_model, verifier)
     if is_first():
         claim(workdir, config)
         _announce(run, workdir)

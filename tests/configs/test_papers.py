@@ -42,6 +42,20 @@ PAPERS = {
     **{f"llava15_{size}_{name}": LPOI_TABLE_6 for size in ("7b", "13b") for name in ("dpo", "mdpo", "lpoi")},
     "llava15_7b_adavip": {**ADAVIP, "train.batch_size": 32},
     "llava15_13b_adavip": {**ADAVIP, "train.batch_size": 16},
+    # FiSAO, section 4.1 and Table 7: 8,000 records once, four epochs a sample, all linear layers.
+    "llava15_7b_fisao": {
+        "data.source": "llava_instruct",
+        "data.limit": 8_000,
+        "train.steps": 8_000 // 32,
+        "train.batch_size": 32,
+        "lora.rank": 128,
+        "lora.alpha": 256.0,
+        "optimizer.learning_rate": 5e-7,
+        "options.fisao.margin": 10.0,
+        "options.fisao.divergence_weight": 0.2,
+        "options.fisao.epochs": 4,
+        "options.fisao.clip": 0.2,
+    },
     # RLHF-V, section 4: changed words weigh 5 times, beta 0.5.
     "llava15_7b_rlhfv": {"options.rlhfv.beta": 0.5, "options.rlhfv.changed_weight": 5.0},
     **{f"llava16_7b_{name}": STUDY for name in ("dpo", "ipo", "slic", "povid", "online_dpo", "mixed_dpo")},

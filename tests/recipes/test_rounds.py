@@ -65,6 +65,8 @@ def policy_that(answers, log_probs=-1.0, reference=-1.0, values=None, rewards=No
         records=lambda: [Record(f"r{i}", (Picture(),), f"q{i}", {}) for i in range(len(tokens))],
         reward=None if rewards is None else lambda batch: np.array(rewards, np.float32),
         judge=judge,
+        divergences=lambda batch: jnp.zeros(batch.response_mask.shape),
+        verify=None,
         prepared=prepared,
     )
 

@@ -61,6 +61,7 @@ class Recipe:
       image_words: whether the objective reads what the image tokens alone say of the words.
       sequences: whether the objective reads a reward head, which is then trained too.
       values: whether the objective reads a value head, which is then trained too.
+      divergences: whether the objective reads how far policy and reference are apart at each token.
       rollout: how the method makes the responses it learns from; None where the data has them.
       masks: whether `make_views` reads the key object's mask.
       changes: whether the objective reads which tokens set the first two responses apart.
@@ -79,6 +80,7 @@ class Recipe:
     image_words: bool = False
     sequences: bool = False
     values: bool = False
+    divergences: bool = False
     rollout: Rollout | None = None
     masks: bool = False
     changes: bool = False

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vla_jax.data import Batch, Record
 from vla_jax.rewards import Judge
+from vla_jax.rewards.verifier import Verified
 from vla_jax.rollout import Sampled
 from vla_jax.scoring import Scores
 
@@ -29,9 +30,13 @@ class Policy:
       scores: batch with responses -> the recipe's candidates under policy and reference.
       end_ids: the tokens that end a response.
       texts: responses [b r t] and their mask -> their words; rows first.
-      records: the records of this round's rows; None where one is bad.
+      divergences: batch with responses -> KL(reference || policy) at each token of each candidate.
+      records: the records of this round's rows, or of those of the round so many later; None where one is
+        bad.
       reward: batch with responses -> what a reward model says of each candidate [b c]; None without one.
       judge: compares two responses in words; None without one.
+      verify: batch with responses, whether every token of a word has its score -> what a verifier says of
+        their words; None without one.
       prepared: what `Rollout.prepare` found before the first round.
     """
 
@@ -40,9 +45,11 @@ class Policy:
     scores: Callable[[Batch], Scores]
     end_ids: tuple[int, ...]
     texts: Callable[[Int[np.ndarray, "b r t"], Bool[np.ndarray, "b r t"]], list[list[str]]]
-    records: Callable[[], Sequence[Record | None]]
+    divergences: Callable[[Batch], Float[Array, "b c t"]]
+    records: Callable[..., Sequence[Record | None]]
     reward: Callable[[Batch], Float[np.ndarray, "b c"]] | None
     judge: Judge | None
+    verify: Callable[[Batch, bool], Verified] | None
     prepared: Mapping[str, float]
 
 
@@ -72,6 +79,7 @@ class Rollout:
       minibatches: updates each time.
       rewards: whether it asks a reward model.
       judge: whether it asks a judge; a reward model can be the judge.
+      verifier: whether it asks a verifier of words.
     """
 
     collect: Callable[[Policy, Batch], Collected]
@@ -80,6 +88,7 @@ class Rollout:
     minibatches: int = 1
     rewards: bool = False
     judge: bool = False
+    verifier: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.minibatches < 1:

@@ -7,6 +7,7 @@ frozen reference, which can be kept. `plain.py` reads each candidate's whole seq
 obviously right, and kept as the reference implementation.
 """
 
+from vla_jax.scoring.divergence import reference_divergences
 from vla_jax.scoring.plain import token_log_probs
 from vla_jax.scoring.scores import (
     Candidate,
@@ -28,6 +29,7 @@ __all__ = [
     "Scores",
     "TeacherForced",
     "encode_views",
+    "reference_divergences",
     "reference_scores",
     "same_eyes",
     "score",

@@ -51,6 +51,7 @@ class Scores(flax.struct.PyTreeNode):
         `image_words.py`); None where the recipe does not ask for it.
       sequences: what the reward head says of each candidate; None where the recipe does not ask for it.
       values: what the value head expects before each token; None where the recipe does not ask for it.
+      divergences: KL(reference || policy) at each token, held constant; None where the recipe does not ask.
       experience: what was found out about sampled responses before; None where they are the data's.
       mean_logits: the policy's logits, a mean over the vocabulary and each candidate's counted tokens; to be
         logged, not differentiated.
@@ -63,6 +64,7 @@ class Scores(flax.struct.PyTreeNode):
     image_words: Float[Array, "b c"] | None = None
     sequences: Float[Array, "b c"] | None = None
     values: Float[Array, "b c t"] | None = None
+    divergences: Float[Array, "b c t"] | None = None
     experience: Experience | None = None
     mean_logits: Float[Array, "b c"] | None = None
 

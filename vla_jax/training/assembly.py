@@ -20,6 +20,7 @@ from vla_jax.interop import Model
 from vla_jax.models import LlamaConfig, LlavaConfig, LoraConfig, ViTConfig, llava, lora, parameters
 from vla_jax.parallel import local_rows, make_mesh, place
 from vla_jax.recipes import Recipe, available, named
+from vla_jax.rewards.verifier import Verifier
 from vla_jax.training.beginning import placement, recipe_of, whole_beside_adapter
 from vla_jax.training.configuration import asks_reward_model
 from vla_jax.training.optimizer import OptimizerConfig
@@ -134,6 +135,7 @@ def assemble(
     model: Model,
     report: RecordReport | None = None,
     reward_model: Model | None = None,
+    verifier: Verifier | None = None,
 ) -> Run:
     """Opens the data of a run and reads the records of files once, so that bad ones are found now.
 
@@ -144,6 +146,7 @@ def assemble(
       model: where it starts.
       report: filled with what happens to records, now and while the run trains.
       reward_model: what judges responses that the method samples.
+      verifier: what judges their words.
 
     Raises:
       DataError: at the first bad record, or, where bad records are skipped, at one too many.
@@ -182,7 +185,9 @@ def assemble(
     if encoder.length_multiple:
         measured = plan.records(config.train.steps)
         plan = replace(plan, lengths=measure(Reader(source, encoder), measured, report, skips))
-    return Run(config, mesh, model, recipe, source, held_out, encoder, plan, report, found, reward_model)
+    return Run(
+        config, mesh, model, recipe, source, held_out, encoder, plan, report, found, reward_model, verifier
+    )
 
 
 def _merged(model: Model) -> Model:

@@ -19,6 +19,7 @@ from vla_jax.models.parameters import Params
 from vla_jax.parallel import batch_sharding, gather, is_first, place, replicated, wait_for_all
 from vla_jax.recipes import Collected, Policy
 from vla_jax.rewards import Judge
+from vla_jax.rewards.verifier import Verified, Verifier
 from vla_jax.rollout import Sampled, Sampling, sample
 from vla_jax.scoring import encode_views, score
 from vla_jax.training.step import Method, TrainState, make_views, prompted_of
@@ -38,6 +39,7 @@ class Collector:
       reward_model: what judges responses; None without one. It has the policy's tokenizer and image
         processor.
       judge: what compares responses in words; None without one.
+      verifier: what judges their words; None without one.
       longest: tokens of the longest response that is sampled.
       file: what `prepare` found is kept here.
     """
@@ -50,12 +52,13 @@ class Collector:
         records: Callable[[int], Sequence[Record | None]],
         reward_model: Model | None,
         judge: Judge | None,
+        verifier: Verifier | None,
         longest: int,
         file: Path,
     ):
         self._method, self._model, self._mesh, self._records = method, model, mesh, records
-        self._judge, self._longest, self._file = judge, longest, file
-        self._scores = jax.jit(method.scores)
+        self._judge, self._verifier, self._longest, self._file = judge, verifier, longest, file
+        self._scores, self._divergences = jax.jit(method.scores), jax.jit(method.divergences)
         self._features = jax.jit(self._seen, out_shardings=batch_sharding(mesh))
         self._rewards: Callable[[Batch], Float[np.ndarray, "b c"]] | None = None
         if reward_model is not None:
@@ -78,7 +81,9 @@ class Collector:
             self._prepared = {}
             return
         if not self._file.is_file():
-            found = dict(rollout.prepare(self._policy(state, base, {}), batches()))
+            # Batches begin with the first round's, whenever this is done.
+            policy = self._policy(state.replace(step=jnp.int32(0)), base, {})
+            found = dict(rollout.prepare(policy, batches()))
             if is_first():
                 partial_file = self._file.with_name(f".{self._file.name}")
                 partial_file.write_text(json.dumps(found))
@@ -94,9 +99,11 @@ class Collector:
             scores=lambda batch: self._scores(state.trained, base, self._placed(batch)),
             end_ids=self._model.end_ids,
             texts=self._texts,
-            records=partial(self._records, step),
+            divergences=lambda batch: self._divergences(state.trained, base, self._placed(batch)),
+            records=lambda later=0: self._records(step + later),
             reward=self._rewards,
             judge=self._judge,
+            verify=None if self._verifier is None else self._verify,
             prepared=prepared,
         )
 
@@ -123,6 +130,13 @@ class Collector:
             count=count,
             compute=self._method.compute,
         )
+
+    def _verify(self, batch: Batch, every_token: bool = False) -> Verified:
+        """What the verifier says; every process asks its own about all rows."""
+        assert self._verifier is not None
+        images, tokens, mask = gather((batch.images, batch.response_tokens, batch.response_mask))
+        images = np.asarray(images) if batch.layout is None else np.asarray(images)[:, 0]
+        return self._verifier.verify(images, self._model.tokenizer, tokens, mask, every_token)
 
     def _texts(self, tokens: Int[np.ndarray, "b r t"], mask: Bool[np.ndarray, "b r t"]) -> list[list[str]]:
         ids, kept = (np.asarray(array) for array in gather((tokens, mask)))

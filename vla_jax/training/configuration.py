@@ -19,6 +19,7 @@ from vla_jax.models.compute import Compute
 from vla_jax.parallel import RULES, check_rules
 from vla_jax.recipes import Recipe, available, default_options, named
 from vla_jax.rewards import JudgeConfig
+from vla_jax.rewards.entities import SYNONYMS
 from vla_jax.training.alarms import AlarmConfig
 from vla_jax.training.optimizer import OptimizerConfig
 from vla_jax.training.profile import ProfileConfig
@@ -55,6 +56,21 @@ def default_config() -> ConfigDict:
             },
             # When sampled answers count as collapsed, and what happens then: docs/online.md.
             "alarms": asdict(AlarmConfig()),
+            # What judges single words of sampled responses: a CLIP or SigLIP as a folder, or the config file
+            # of a pretraining (training/contrastive.py) that gives the run's own vision tower a text half:
+            # once, under base.cache, with these sections taken from here.
+            "verifier": {
+                "model": "",
+                "config": "",
+                "inherit": ("seed",),
+                # The words that it judges: world, shipped (COCO's and LVIS's labels), or a file of lines
+                # `name, synonym, synonym`; "" takes those that suit the data.
+                "entities": "",
+                "synonyms": "nouns",  # of shipped names, from WordNet: none, nouns, or all parts of speech
+                "normalize": True,  # a score is a cosine times `scale`; else a product of plain embeddings
+                "scale": 100.0,
+                "template": "{}",  # how a word is put to the text tower
+            },
             "model": {
                 "vision": asdict(_SMALL_VISION),
                 # The tokenizer decides the size of the vocabulary.
@@ -225,6 +241,16 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"recipe {config.recipe!r} has pairs of responses compared; set rewards.judge.kind")
     if config.rewards.model and config.rewards.config:
         raise ValueError("rewards.model and rewards.config both name a reward model; set one of them to ''")
+    if recipe.rollout is not None and recipe.rollout.verifier:
+        if bool(config.verifier.model) == bool(config.verifier.config):
+            raise ValueError(
+                f"recipe {config.recipe!r} asks a verifier of words; set one of verifier.model (a CLIP or "
+                "SigLIP folder) and verifier.config (like configs/world_clip.py)"
+            )
+        if config.verifier.synonyms not in SYNONYMS:
+            raise ValueError(
+                f"verifier.synonyms is {config.verifier.synonyms!r}; choose one of {', '.join(SYNONYMS)}"
+            )
     if recipe.rollout is not None:
         if rows % recipe.rollout.minibatches:
             parts = recipe.rollout.minibatches
@@ -281,6 +307,8 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
     if not asks_reward_model(config, recipe):
         for field in ("model", "config", "inherit"):
             yield f"rewards.{field}", f"recipe={config.recipe}, which asks no reward model,"
+    if recipe.rollout is None or not recipe.rollout.verifier:
+        yield "verifier", f"recipe={config.recipe}, which asks no verifier,"
     if recipe.rollout is None:
         yield "alarms", f"recipe={config.recipe}, which samples nothing,"
     else:
@@ -326,9 +354,14 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def fingerprint(config: ConfigDict) -> str:
-    """A short hash of what a configuration changes of the defaults; fields added later do not change it."""
-    changes = differences(plain(default_config()), plain(config))
+def fingerprint(config: ConfigDict, default: ConfigDict | None = None) -> str:
+    """A short hash of what a configuration changes of the defaults; fields added later do not change it.
+
+    Args:
+      config: the configuration.
+      default: its defaults; None takes a run's.
+    """
+    changes = differences(plain(default or default_config()), plain(config))
     return hashlib.sha256(json.dumps(changes).encode()).hexdigest()[:10]
 
 

@@ -36,6 +36,7 @@ from vla_jax.parallel import (
 )
 from vla_jax.recipes import Recipe
 from vla_jax.rewards import Judge
+from vla_jax.rewards.verifier import Verifier
 from vla_jax.training.alarms import AlarmConfig, Watch
 from vla_jax.training.base_identity import fingerprint
 from vla_jax.training.beginning import (
@@ -71,6 +72,7 @@ class Run:
       recipe: the method.
       source: what it trains on.
       reward_model: what judges responses that a method samples; None where it asks none.
+      verifier: what judges their words; None where it asks none.
       held_out: what it evaluates on while it trains; None where it does not.
       encoder: how records become ids.
       plan: which records make which batch.
@@ -89,6 +91,7 @@ class Run:
     report: RecordReport
     preflight: Preflight
     reward_model: Model | None = None
+    verifier: Verifier | None = None
 
     def shapes(self) -> Counter[tuple[int, int]]:
         """How long prompts and responses of batches are, and of how many batches; each is a program."""
@@ -241,6 +244,7 @@ class Run:
             self._records,
             self.reward_model,
             judge,
+            self.verifier,
             self.config.data.max_completion_length,
             workdir / "prepared.json",
         )

@@ -23,6 +23,7 @@ from vla_jax.scoring import (
     ReferenceScores,
     Scores,
     encode_views,
+    reference_divergences,
     reference_scores,
     same_eyes,
     score,
@@ -118,6 +119,20 @@ class Method:
             self.compute,
         )
 
+    def divergences(
+        self, trained: Trained, base: Params, batch: Batch, draw: Int[Array, ""] | int = 0
+    ) -> Float[Array, "b c t"]:
+        """How far policy and reference are apart at every token."""
+        reference, policy = (base, None), self.policy(trained, base, draw)
+        views = make_views(self.recipe, batch, self.seed)[:, : self.recipe.candidate_views]
+        layout = _on_device(batch.layout)
+        seen = encode_views(self.model, policy, views, layout)
+        alike = same_eyes(policy, reference)
+        features = seen if alike else encode_views(self.model, reference, views, layout), seen
+        return reference_divergences(
+            self.model, reference, policy, features, prompted_of(batch), self.recipe.candidates, self.compute
+        )
+
     def scores(self, trained: Trained, base: Params, batch: Batch, draw: Int[Array, ""] | int = 0) -> Scores:
         """Scores of a batch under the policy, beside the reference's: those in the batch, or made here."""
         views = make_views(self.recipe, batch, self.seed)
@@ -146,7 +161,10 @@ class Method:
             sequences=recipe.sequences,
             values=recipe.values,
             compute=self.compute,
-        ).replace(experience=jax.tree.map(jnp.asarray, batch.experience))
+        ).replace(
+            experience=jax.tree.map(jnp.asarray, batch.experience),
+            divergences=self.divergences(trained, base, batch, draw) if recipe.divergences else None,
+        )
 
 
 # Set apart from the keys of views, which are records' hashes.
