@@ -37,8 +37,8 @@ def batch_for(recipe, rows=3):
 
 
 def learns_from_rewards(recipe):
-    """Whether the objective is a policy gradient."""
-    return recipe.rollout is not None and recipe.rollout.rewards
+    """Whether the objective is a policy gradient, and not of pairs that rewards have chosen."""
+    return recipe.rollout is not None and recipe.rollout.rewards and not recipe.rollout.roles
 
 
 def experience(mask, values):

@@ -105,7 +105,7 @@ def test_advantages_of_four_answers_by_hand():
     mean of the others: -.4 - .8, -.1 - .7, .6 - 1.4 / 3, 1.9 - .1 / 3.
     """
     policy = policy_that(FOUR, -1.0, -1.5, rewards=REWARDS, **MEASURED)
-    recipe, (batch, metrics, samples) = collected("rloo", policy)
+    recipe, (batch, metrics, samples, _) = collected("rloo", policy)
     advantages = batch.experience.advantages
     np.testing.assert_allclose(advantages[0, :, 0], [-1.2, -0.8, 0.4 / 3, 5.6 / 3], rtol=1e-5)
     # Every token of an answer has it, and padding none.
@@ -121,7 +121,7 @@ def test_advantages_of_four_answers_by_hand():
 
 def test_the_first_update_stands_at_the_rollout_policy():
     policy = policy_that(FOUR, -1.0, -1.5, rewards=REWARDS, **MEASURED)
-    recipe, (batch, _, _) = collected("rloo", policy)
+    recipe, (batch, *_) = collected("rloo", policy)
 
     def loss(log_probs):
         made = recipe.objective(scored(batch, log_probs))
@@ -136,7 +136,7 @@ def test_the_first_update_stands_at_the_rollout_policy():
 
 def test_an_answer_is_clipped_as_a_whole():
     policy = policy_that(FOUR, -1.0, -1.5, rewards=REWARDS, **MEASURED)
-    recipe, (batch, _, _) = collected("rloo", policy)
+    recipe, (batch, *_) = collected("rloo", policy)
     # Every token gains 0.1: answers of two tokens stay within the clip (e^0.2 < 1.25), those of three do not.
     options = named("rloo", {"clip_high": 0.25})
     made = options.objective(scored(batch, -0.9))
@@ -172,7 +172,7 @@ def test_token_rewards_advantages_and_returns_by_hand():
     """gamma = lambda = 1: what is to come. Half a nat a token at beta 0.2 costs 0.1; 4 was expected."""
     options = {"beta": 0.2, "whiten_advantages": False, "missing_eos_penalty": 3.0}
     policy = policy_that(ONE, -1.0, -1.5, values=4.0, rewards=[[10.0], [2.0]])
-    _, (batch, metrics, _) = collected("ppo", policy, options)
+    _, (batch, metrics, *_) = collected("ppo", policy, options)
     returns = np.array([[9.7, 9.8, 9.9], [-1.3, -1.2, -1.1]])  # the second answer was cut: 2 - 3
     np.testing.assert_allclose(batch.experience.returns[:, 0], returns, rtol=1e-5)
     np.testing.assert_allclose(batch.experience.advantages[:, 0], returns - 4, rtol=1e-5)
@@ -182,17 +182,17 @@ def test_token_rewards_advantages_and_returns_by_hand():
 
 def test_whitened_advantages_have_mean_0_and_variance_1_over_rows_that_count():
     policy = policy_that(ONE, -1.0, -1.5, values=4.0, rewards=[[10.0], [2.0]])
-    _, (batch, _, _) = collected("ppo", policy, weights=[1, 1])
+    _, (batch, *_) = collected("ppo", policy, weights=[1, 1])
     assert batch.experience.advantages.mean() == pytest.approx(0, abs=1e-6)
     assert batch.experience.advantages.std(ddof=1) == pytest.approx(1, rel=1e-5)
-    _, (alone, _, _) = collected("ppo", policy, weights=[1, 0])
+    _, (alone, *_) = collected("ppo", policy, weights=[1, 0])
     assert alone.experience.advantages[0].mean() == pytest.approx(0, abs=1e-6)
     assert not alone.experience.advantages[1].any()
 
 
 def test_the_first_updates_loss_is_that_of_the_values():
     policy = policy_that(ONE, -1.0, -1.5, values=4.0, rewards=[[10.0], [2.0]])
-    recipe, (batch, _, _) = collected("ppo", policy)
+    recipe, (batch, *_) = collected("ppo", policy)
     made = recipe.objective(scored(batch, -1.0, values=jnp.full(batch.scored.shape, 4.0)))
     errors = np.square(batch.experience.returns - 4).mean() / 2
     assert float(made.losses.sum() / made.denominators.sum()) == pytest.approx(0.1 * errors, rel=1e-5)
@@ -208,7 +208,7 @@ PAIRS = [[[5, END], [6, END]], [[8, END], [7, END]], [[4, END], [4, END]], [[9, 
 @pytest.mark.smoke
 def test_the_judges_choice_comes_first_and_a_tie_counts_for_nothing():
     judge = Judge()
-    recipe, (batch, metrics, samples) = collected("online_dpo", policy_that(PAIRS, judge=judge))
+    recipe, (batch, metrics, samples, _) = collected("online_dpo", policy_that(PAIRS, judge=judge))
     np.testing.assert_array_equal(batch.response_tokens[:, :, 0], [[6, 5], [8, 7], [4, 4], [9, 3]])
     np.testing.assert_array_equal(batch.weights, [1, 1, 0, 1])
     assert metrics["judge_ties"] == 0.25 and metrics["judge_cost"] == 0.5
@@ -223,14 +223,14 @@ def test_the_judges_choice_comes_first_and_a_tie_counts_for_nothing():
 
 
 def test_an_answer_that_was_cut_loses_where_that_is_asked_for():
-    _, (batch, _, _) = collected("online_dpo", policy_that(PAIRS, judge=Judge()), {"cut_loses": True})
+    _, (batch, *_) = collected("online_dpo", policy_that(PAIRS, judge=Judge()), {"cut_loses": True})
     assert batch.response_tokens[3, :, 0].tolist() == [3, 9]
 
 
 def test_the_reward_model_can_be_the_judge_and_rows_of_weight_0_are_not_judged():
     rewards = [[1.0, 2.0], [2.0, 1.0], [0.0, 0.0], [0.0, 4.0]]
     policy = policy_that(PAIRS, rewards=rewards)
-    _, (batch, metrics, samples) = collected("online_dpo", policy, weights=[1, 1, 1, 0])
+    _, (batch, metrics, samples, _) = collected("online_dpo", policy, weights=[1, 1, 1, 0])
     np.testing.assert_array_equal(batch.response_tokens[:, 0, 0], [6, 8, 4, 9])
     np.testing.assert_array_equal(batch.weights, [1, 1, 0, 0])
     assert metrics["judge_ties"] == pytest.approx(1 / 3) and samples[0]["judge"] == "1 against 2"
@@ -241,7 +241,7 @@ def test_a_coin_takes_the_pair_of_the_data_or_the_sampled_one(probability, taken
     judge, options = Judge(), {"probability": probability}
     recipe = named("mixed_dpo", options)
     data = batch_for(recipe, 8)
-    _, (batch, metrics, _) = collected("mixed_dpo", policy_that(2 * PAIRS, judge=judge), options)
+    _, (batch, metrics, *_) = collected("mixed_dpo", policy_that(2 * PAIRS, judge=judge), options)
     kept = np.array(
         [np.array_equal(*pair) for pair in zip(batch.response_tokens, data.response_tokens, strict=True)]
     )

@@ -5,7 +5,9 @@ the chosen answer, when the image is drowned in diffusion noise. So it says what
 is fixed once a record, by the model that training starts from. loss = the average of the two pairs' losses.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, UInt8
@@ -15,6 +17,9 @@ from vla_jax.recipes.measures import preference_metrics
 from vla_jax.recipes.recipe import KeyObject, Objective, Recipe, per_example
 from vla_jax.scoring import Candidate, Scores, TeacherForced
 from vla_jax.views import diffusion_noise
+
+# Its options as they are: the answers are made without training anyway.
+CONSTRUCTING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -68,5 +73,6 @@ def recipe(options: Options) -> Recipe:
         candidates=(Candidate(0, chosen), Candidate(0, rejected), Candidate(0, noised)),
         objective=objective,
         made=(TeacherForced(view=1, response=chosen),),
+        made_roles=("noised",),
         tile_by_tile=True,
     )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 from vla_jax.recipes.rollouts import Rollout
 from vla_jax.scoring import Candidate, Scores, TeacherForced
 
-_NOT_METHODS = ("recipe", "rollouts", "measures", "answers", "judged_pairs")
+_NOT_METHODS = ("answers", "blinding", "corruption", "judged_pairs", "measures", "recipe", "rollouts")
 
 
 class KeyObject(NamedTuple):
@@ -58,6 +58,7 @@ class Recipe:
       objective: scores -> losses and metrics.
       needs_reference: whether candidates are scored under the frozen reference too.
       made: responses that the model training starts from makes by teacher forcing, fixed once a record.
+      made_roles: what they are called in a data set.
       image_words: whether the objective reads what the image tokens alone say of the words.
       sequences: whether the objective reads a reward head, which is then trained too.
       values: whether the objective reads a value head, which is then trained too.
@@ -77,6 +78,7 @@ class Recipe:
     objective: Callable[[Scores], Objective]
     needs_reference: bool = True
     made: tuple[TeacherForced, ...] = ()
+    made_roles: tuple[str, ...] = ()
     image_words: bool = False
     sequences: bool = False
     values: bool = False
@@ -91,6 +93,11 @@ class Recipe:
     def candidate_views(self) -> int:
         """How many of the views candidates are read under."""
         return 1 + max(candidate.view for candidate in self.candidates)
+
+    @property
+    def made_here(self) -> tuple[str, ...]:
+        """Roles of the responses that the method makes; they stand behind those of the data."""
+        return self.rollout.roles if self.rollout else self.made_roles
 
 
 def original(image: UInt8[Array, "y x 3"], key_object: KeyObject, key: PRNGKeyArray) -> Array:
@@ -145,6 +152,16 @@ def named(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
 def default_options(name: str) -> dict[str, Any]:
     """The options of a recipe with their defaults."""
     return asdict(_module(name).Options())
+
+
+def constructors() -> tuple[str, ...]:
+    """Names of the recipes whose responses can be made beforehand: their modules have `CONSTRUCTING`."""
+    return tuple(name for name in available() if hasattr(_module(name), "CONSTRUCTING"))
+
+
+def constructing(name: str) -> Mapping[str, Any]:
+    """The options under which a recipe makes responses without learning from them."""
+    return _module(name).CONSTRUCTING
 
 
 def _module(name: str) -> Any:

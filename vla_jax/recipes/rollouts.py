@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vla_jax.data import Batch, Record
-from vla_jax.rewards import Judge
+from vla_jax.rewards import Judge, Similarity
 from vla_jax.rewards.verifier import Verified
-from vla_jax.rollout import Sampled
+from vla_jax.rollout import Sampled, Speaker
 from vla_jax.scoring import Scores
 
 
@@ -38,6 +38,8 @@ class Policy:
       verify: batch with responses, whether every token of a word has its score -> what a verifier says of
         their words; None without one.
       prepared: what `Rollout.prepare` found before the first round.
+      speaker: the model itself, for what samples otherwise.
+      similarity: how alike two texts are; None where the rollout asks for none.
     """
 
     key: PRNGKeyArray
@@ -51,6 +53,8 @@ class Policy:
     judge: Judge | None
     verify: Callable[[Batch, bool], Verified] | None
     prepared: Mapping[str, float]
+    speaker: Speaker | None = None
+    similarity: Similarity | None = None
 
 
 class Collected(NamedTuple):
@@ -60,11 +64,13 @@ class Collected(NamedTuple):
       batch: the prompts' batch with responses and, for policy gradients, experience.
       metrics: figures to log beside the step's.
       samples: some prompts with what was answered and what it was worth, for people.
+      provenance: how the responses of each row were made, as JSON can hold it, for data sets of them.
     """
 
     batch: Batch
     metrics: Mapping[str, float]
     samples: Sequence[Mapping[str, Any]] = ()
+    provenance: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class Rollout:
       rewards: whether it asks a reward model.
       judge: whether it asks a judge; a reward model can be the judge.
       verifier: whether it asks a verifier of words.
+      similarity: whether it compares texts.
+      roles: what the responses it makes are called in a data set; they stand behind the batch's others.
     """
 
     collect: Callable[[Policy, Batch], Collected]
@@ -89,6 +97,8 @@ class Rollout:
     rewards: bool = False
     judge: bool = False
     verifier: bool = False
+    similarity: bool = False
+    roles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.minibatches < 1:

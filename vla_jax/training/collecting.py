@@ -18,9 +18,9 @@ from vla_jax.interop import Model
 from vla_jax.models.parameters import Params
 from vla_jax.parallel import batch_sharding, gather, is_first, place, replicated, wait_for_all
 from vla_jax.recipes import Collected, Policy
-from vla_jax.rewards import Judge
+from vla_jax.rewards import Judge, Similarity
 from vla_jax.rewards.verifier import Verified, Verifier
-from vla_jax.rollout import Sampled, Sampling, sample
+from vla_jax.rollout import Sampled, Sampling, Speaker, sample
 from vla_jax.scoring import encode_views, score
 from vla_jax.training.step import Method, TrainState, make_views, prompted_of
 
@@ -40,6 +40,7 @@ class Collector:
         processor.
       judge: what compares responses in words; None without one.
       verifier: what judges their words; None without one.
+      similarity: how alike two texts are; None where the method does not ask.
       longest: tokens of the longest response that is sampled.
       file: what `prepare` found is kept here.
     """
@@ -53,11 +54,13 @@ class Collector:
         reward_model: Model | None,
         judge: Judge | None,
         verifier: Verifier | None,
+        similarity: Similarity | None,
         longest: int,
         file: Path,
     ):
         self._method, self._model, self._mesh, self._records = method, model, mesh, records
-        self._judge, self._verifier, self._longest, self._file = judge, verifier, longest, file
+        self._judge, self._verifier, self._similarity = judge, verifier, similarity
+        self._longest, self._file = longest, file
         self._scores, self._divergences = jax.jit(method.scores), jax.jit(method.divergences)
         self._features = jax.jit(self._seen, out_shardings=batch_sharding(mesh))
         self._rewards: Callable[[Batch], Float[np.ndarray, "b c"]] | None = None
@@ -104,7 +107,21 @@ class Collector:
             reward=self._rewards,
             judge=self._judge,
             verify=None if self._verifier is None else self._verify,
+            speaker=self._speaker(state, base),
+            similarity=self._similarity,
             prepared=prepared,
+        )
+
+    def _speaker(self, state: TrainState, base: Params) -> Speaker:
+        params, adapter = self._method.policy(state.trained, base)
+        return Speaker(
+            self._method.model,
+            params,
+            adapter,
+            self._model.tokenizer,
+            self._model.end_ids,
+            partial(self._features, state, base),
+            self._method.compute,
         )
 
     def _seen(self, state: TrainState, base: Params, batch: Batch) -> Float[Array, "b n d"]:

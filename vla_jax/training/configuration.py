@@ -53,6 +53,8 @@ def default_config() -> ConfigDict:
                 "config": "",
                 "inherit": ("seed", "model", "world"),
                 "judge": asdict(JudgeConfig()),
+                # A sentence-transformers folder that compares texts; "" compares their words instead.
+                "similarity": "",
             },
             # When sampled answers count as collapsed, and what happens then: docs/online.md.
             "alarms": asdict(AlarmConfig()),
@@ -309,6 +311,8 @@ def _idle(config: ConfigDict, recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"rewards.{field}", f"recipe={config.recipe}, which asks no reward model,"
     if recipe.rollout is None or not recipe.rollout.verifier:
         yield "verifier", f"recipe={config.recipe}, which asks no verifier,"
+    if recipe.rollout is None or not recipe.rollout.similarity:
+        yield "rewards.similarity", f"recipe={config.recipe}, which compares no texts,"
     if recipe.rollout is None:
         yield "alarms", f"recipe={config.recipe}, which samples nothing,"
     else:

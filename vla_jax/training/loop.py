@@ -137,8 +137,9 @@ def fit(
                 profiler.before(step)
                 batch, found = placed(batch), {}
                 if collector is not None:
-                    batch, found, samples = collector(state, base, batch)
-                    tracker.log_samples(step, samples)
+                    collected = collector(state, base, batch)
+                    batch, found = collected.batch, collected.metrics
+                    tracker.log_samples(step, collected.samples)
                     if not len(step_function):
                         _check_memory(step_function.program(state, base, batch))
                 state, metrics = step_function(state, base, batch)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ from vla_jax.training.loop import LoopConfig, fit
 from vla_jax.training.optimizer import OptimizerConfig, make_schedule
 from vla_jax.training.profile import ProfileConfig
 from vla_jax.training.reference import fill, identity
+from vla_jax.training.similarity import similarity_of
 from vla_jax.training.step import Method, Trained
 from vla_jax.training.tracking import METRICS, Silent, Tracker, WandbConfig, read_metrics
 
@@ -121,7 +122,7 @@ class Run:
             self.plan,
             start=start,
             stop=stop,
-            skip_bad_records=self._skips,
+            skip_bad_records=self.skips,
             report=self.report,
             threads=self.config.data.threads,
             # One batch is there before a process has started.
@@ -133,7 +134,7 @@ class Run:
     def train(self, workdir: Path, title: str) -> Model:
         """Trains, or goes on training, in `workdir`; returns the trained model."""
         config = self.config
-        base = place(self.model.params, self._placement)
+        base = self.placed_base()
         method, trained = self.method(), self._initial(base)
         reference = self.reference(method, base) if config.reference.mode == "cached" else None
         updates = updates_of(self.recipe)
@@ -162,7 +163,7 @@ class Run:
                 },
                 evaluate=HeldOut(replace(method, dropout=0.0), base, self._held_out_batches),
                 profile_folder=workdir / "profile",
-                collector=self._collector(replace(method, dropout=0.0), workdir, judge),
+                collector=self.collector(replace(method, dropout=0.0), self._records, workdir, judge),
                 open_watch=lambda start: self._watch(workdir, start),
             )
         trained = gather(state.trained)
@@ -183,7 +184,7 @@ class Run:
 
         Named as those of an evaluation while training; none where the run has no held-out records.
         """
-        base = place(self.model.params, self._placement)
+        base = self.placed_base()
         method = replace(self.method(), dropout=0.0)
         with jax.set_mesh(self.mesh):
             state = method.init(self._initial(base))
@@ -200,8 +201,13 @@ class Run:
             adapter = place(adapter, jax.tree.map(lambda _: replicated(local), adapter))
         return replace(model, params=params, adapter=adapter)
 
+    def placed_base(self) -> Params:
+        """Parameters of the model that training starts from, on the mesh."""
+        return place(self.model.params, self._placement)
+
     @property
-    def _skips(self) -> bool:
+    def skips(self) -> bool:
+        """Whether bad records are left out."""
         return self.config.data.on_bad_record == "skip"
 
     @property
@@ -234,17 +240,32 @@ class Run:
         config = AlarmConfig(**self.config.alarms.to_dict())
         return Watch(config, [row for row in rows if row["step"] <= start])
 
-    def _collector(self, method: Method, workdir: Path, judge: Judge | None) -> Collector | None:
+    def collector(
+        self,
+        method: Method,
+        records: Callable[[int], Sequence[Record | None]],
+        workdir: Path,
+        judge: Judge | None,
+    ) -> Collector | None:
+        """What makes the responses that the method learns from; None where the data has them.
+
+        Args:
+          method: what a step does, without dropout.
+          records: step -> the records of its rows.
+          workdir: what the method finds out before its first round is kept here.
+          judge: what compares responses in words, where the method asks one.
+        """
         if self.recipe.rollout is None:
             return None
         return Collector(
             method,
             self.model,
             self.mesh,
-            self._records,
+            records,
             self.reward_model,
             judge,
             self.verifier,
+            similarity_of(self.config) if self.recipe.rollout.similarity else None,
             self.config.data.max_completion_length,
             workdir / "prepared.json",
         )
@@ -311,7 +332,7 @@ class Run:
             method,
             base,
             np.concatenate(wanted),
-            lambda index: read.read(index, self.report, self._skips),
+            lambda index: read.read(index, self.report, self.skips),
             encoder,
             math.ceil(rows / spread) * spread,
             self.mesh,
@@ -328,7 +349,7 @@ class Run:
         read, count = Reader(self.held_out, self.encoder), min(limit, len(self.held_out))
         for start in range(0, count, rows):
             encoded = [
-                read.read(index, self.report, self._skips) if index < count else None
+                read.read(index, self.report, self.skips) if index < count else None
                 for index in (start + part).tolist()
             ]
             # Padded to the limits: every batch has one shape, on every process.
