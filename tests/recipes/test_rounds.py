@@ -1,6 +1,6 @@
 """Rounds of the methods that sample, with answers, scores and rewards given by hand."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -254,3 +254,48 @@ def test_a_coin_takes_the_pair_of_the_data_or_the_sampled_one(probability, taken
     np.testing.assert_array_equal(batch.weights, np.where(kept | (np.arange(8) % 4 != 2), 1, 0))
     again = collected("mixed_dpo", policy_that(2 * PAIRS, judge=Judge()), options)[1]
     np.testing.assert_array_equal(again.batch.response_tokens, batch.response_tokens)
+
+
+# --- the best of several answers -----------------------------------------------------------------------
+
+
+def rated_by_sum(answers):
+    """A reward model that says the sum of an answer's ids, and is asked as many as a recipe scores."""
+    asked = []
+
+    def reward(batch):
+        asked.append(batch.response_tokens.shape[1])
+        return np.where(batch.response_mask, batch.response_tokens, 0).sum(axis=2).astype(np.float32)
+
+    return replace(policy_that(answers), reward=reward), asked
+
+
+def test_the_best_is_learnt_from_against_the_worst_and_answers_rated_alike_count_for_nothing():
+    policy, asked = rated_by_sum(FOUR)
+    recipe, found = collected("best_of_n", policy)
+    batch = found.batch
+    # Rated 7, 13, 9, 24, and 6 each.
+    np.testing.assert_array_equal(batch.response_tokens[0], [[7, 8, 9], [5, END, 0]])
+    np.testing.assert_array_equal(batch.scored, batch.response_mask)
+    np.testing.assert_array_equal(batch.weights, [1, 0])
+    assert asked == [2, 2] and found.provenance[0] == {"rewards": [7, 13, 9, 24]}
+    assert found.metrics["reward"] == pytest.approx((53 + 24) / 8)
+    there = jnp.where(batch.response_mask, 1.0, 0.0)
+    rise = Scores(-0.5 * there, -1.0 * there, jnp.asarray(batch.scored))
+    losses = recipe.objective(rise).losses
+    assert float(losses[0]) == pytest.approx(float(dpo(jnp.array(0.15), jnp.array(0.1))), rel=1e-5)
+
+
+def test_the_best_alone_is_learnt_as_supervised():
+    policy, asked = rated_by_sum(FOUR)
+    recipe, found = collected("best_of_n", policy, {"pair": False})
+    np.testing.assert_array_equal(found.batch.response_tokens[0], [[7, 8, 9]])
+    np.testing.assert_array_equal(found.batch.weights, [1, 1])
+    assert asked == [1] * 4 and not recipe.needs_reference
+    made = recipe.objective(Scores(jnp.full((2, 1, 3), -2.0), None, jnp.asarray(found.batch.scored)))
+    assert float(made.losses[0] / made.denominators[0]) == pytest.approx(2.0)
+
+
+def test_a_pair_takes_an_even_number_of_answers():
+    with pytest.raises(ValueError, match="samples is 3; of a pair it is even"):
+        named("best_of_n", {"samples": 3})
