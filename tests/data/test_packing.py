@@ -176,6 +176,10 @@ def test_what_packing_leaves_out_is_listed_beside_the_folder_and_more_than_may_b
         (("unpack",), "say what to do"),
         (("pack", "--source=trl", "--path=a.json"), "pack needs --to; it says where to pack"),
         (("key_objects", "--to=a"), "key_objects needs --config"),
+        (
+            ("inspect", "--source=trl", "--path=a.json", "--as_rejected"),
+            "inspect does not read --as_rejected",
+        ),
         (("inspect", "--source=trl", "--path=/nowhere.json"), "there is no such file"),
         (("inspect", "--source=coco", "--path=a"), "--source"),
     ],

@@ -3,6 +3,7 @@
 python -m vla_jax.construct inspect --source=rlhf_v --path=RLHF-V-Dataset.parquet --to=rlhf_v.html
 python -m vla_jax.construct pack --source=povid --path=POVID.json --images=coco/train2014 --to=povid
 python -m vla_jax.construct key_objects --config=configs/world_lpoi.py --model=DIR --to=verified
+python -m vla_jax.construct RECIPE --config=configs/….py --to=made    # its responses, made by a model
 python -m vla_jax.train --config=… --config.data.source=packed --config.data.path=povid
 """
 
@@ -15,16 +16,26 @@ from ml_collections import config_flags
 from vla_jax.command_line import parse_flags
 from vla_jax.construct.files import pack_into, show
 from vla_jax.construct.key_objects import LEAVE_OUT, WHEN_NONE, pack_verified
+from vla_jax.construct.responses import construct
 from vla_jax.data import formats
 from vla_jax.data.formats.preference_folder import BOX_FORMATS, format_with
 from vla_jax.data.published import Published
 from vla_jax.interop import load_model
+from vla_jax.recipes import constructors
 
 # Command -> the flags that it cannot do without.
 _COMMANDS = {
     "inspect": ("source", "path"),
     "pack": ("source", "path", "to"),
     "key_objects": ("config", "model", "to"),
+    **dict.fromkeys(constructors(), ("config", "to")),
+}
+# Command -> the other flags that it reads.
+_READS = {
+    "inspect": ("images", "box_format", "to", "records"),
+    "pack": ("images", "box_format", "on_bad_record", "max_bad_fraction"),
+    "key_objects": ("when_none",),
+    **dict.fromkeys(constructors(), ("as_rejected",)),
 }
 _SOURCES = (*formats.available(), "preference_folder")
 
@@ -38,6 +49,8 @@ def main(argv: list[str]) -> None:
         if not flags.FLAGS[name].value:
             remedy = "; it says where to pack, and must not exist" if name == "to" else ""
             sys.exit(f"error: {command} needs --{name}{remedy}")
+    for name in _idle_flags(command):
+        sys.exit(f"error: {command} does not read --{name}; leave it out")
     # TFDS tells much of what it does; what a user must know is said here.
     logging.set_verbosity(logging.ERROR)
     to = Path(_TO.value) if _TO.value else None
@@ -54,10 +67,19 @@ def main(argv: list[str]) -> None:
                 print(
                     pack_verified(_CONFIG.value, load_model(Path(_MODEL.value or "")), to, _WHEN_NONE.value)
                 )
+            case recipe:
+                assert to is not None
+                print(construct(_CONFIG.value, recipe, to, _AS_REJECTED.value))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: stopped; nothing was packed")
+        sys.exit("error: stopped; nothing was packed, and the same command goes on")
+
+
+def _idle_flags(command: str) -> list[str]:
+    """The flags that were given and that only other commands read."""
+    reads = {name: {*needs, *_READS[name]} for name, needs in _COMMANDS.items()}
+    return [name for name in set().union(*reads.values()) - reads[command] if flags.FLAGS[name].present]
 
 
 def _published() -> Published:
@@ -78,7 +100,7 @@ if __name__ == "__main__":
         "max_bad_fraction", 0.01, "pack: share of the records that may be left out.", 0, 1
     )
     _RECORDS = flags.DEFINE_integer("records", 12, "inspect: how many the page shows.", lower_bound=0)
-    _CONFIG = config_flags.DEFINE_config_file("config", None, "key_objects: a config file: data and recipe.")
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "Of those that ask a model: data and method.")
     _MODEL = flags.DEFINE_string("model", None, "key_objects: who verifies: a model folder or a workdir.")
     _WHEN_NONE = flags.DEFINE_enum(
         "when_none",
@@ -86,4 +108,5 @@ if __name__ == "__main__":
         WHEN_NONE,
         "key_objects: what becomes of a record none of whose objects passes.",
     )
+    _AS_REJECTED = flags.DEFINE_bool("as_rejected", False, "RECIPE: call what is made the rejected one.")
     app.run(main, flags_parser=parse_flags)
