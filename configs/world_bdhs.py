@@ -15,4 +15,5 @@ def get_config() -> ConfigDict:
     config.data.source = "packed"
     config.data.path = "runs/world_bdhs_set"
     config.data.size = 100_000  # of the world, which is not read here
+    config.evaluation.world = True
     return config
