@@ -25,6 +25,8 @@ STEP_0 = {
         ({"weighting": "text"}, LN_2),
         ({"weighting": "vision"}, LN_2),
     ],
+    "bdhs": [({}, LN_2), ({"data_pair": False}, LN_2)],
+    "best_of_n": [({}, LN_2)],
     "dpo": [({}, LN_2), ({"label_smoothing": 0.2}, LN_2)],
     "ipo": [({}, 25.0), ({"beta": 0.5}, 1.0), ({"length_normalize": False}, 25.0)],
     "lpoi": [({"num_views": views}, 2 * LN_2 + math.log(math.factorial(views))) for views in (5, 3, 4)],
