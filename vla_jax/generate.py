@@ -52,6 +52,10 @@ def main(argv: list[str]) -> None:
             [question],
             max_new_tokens=_MAX_NEW_TOKENS.value,
             temperature=_TEMPERATURE.value,
+            top_k=_TOP_K.value,
+            top_p=_TOP_P.value,
+            num_beams=_NUM_BEAMS.value,
+            stop=_STOP.value,
             seed=_SEED.value,
         )
     except UnreadableImageError as error:
@@ -67,6 +71,10 @@ if __name__ == "__main__":
     _QUESTION = flags.DEFINE_string("question", None, "What to ask about it.")
     _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Where the answer is cut.", lower_bound=1)
     _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 answers greedily.", lower_bound=0.0)
+    _TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens; 0: all.", lower_bound=0)
+    _TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest that hold this probability together.")
+    _NUM_BEAMS = flags.DEFINE_integer("num_beams", 1, "More than 1: search for the likeliest.", lower_bound=1)
+    _STOP = flags.DEFINE_multi_string("stop", [], "The answer ends before this; may be given several times.")
     _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
     flags.mark_flags_as_required(["model", "image", "question"])
     app.run(main, flags_parser=parse_flags)

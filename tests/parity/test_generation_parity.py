@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -21,7 +22,7 @@ from vla_jax.generate import answerer  # noqa: E402
 from vla_jax.interop import load_model  # noqa: E402
 from vla_jax.interop.configs import from_hugging_face  # noqa: E402
 from vla_jax.models import llava  # noqa: E402
-from vla_jax.rollout import Sampling, sample  # noqa: E402
+from vla_jax.rollout import Beams, Sampling, prefill, sample, search  # noqa: E402
 from vla_jax.views import normalise  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -115,7 +116,8 @@ def their_tokens(theirs, processor, images, questions, **how):
     return made[:, inputs["input_ids"].shape[1] :].numpy()
 
 
-def our_tokens(model, images, questions, end_ids):
+def prompted(model, images, questions):
+    """Image tokens, and ids and mask of the prompts."""
     encoder = answerer(model, 120).encoder
     tokens, mask = np.zeros((len(images), 120), np.int32), np.zeros((len(images), 120), bool)
     for i, (image, question) in enumerate(zip(images, questions, strict=True)):
@@ -127,8 +129,13 @@ def our_tokens(model, images, questions, end_ids):
     features = jax.jit(llava.image_features, static_argnums=1)(
         model.params, model.config, pixels, model.adapter
     )
-    sampling = Sampling(NEW, end_ids)
-    sampled = sample(model.params, model.adapter, model.config, features, tokens, mask, sampling)
+    return features, tokens, mask
+
+
+def our_tokens(model, images, questions, end_ids):
+    sampled = sample(
+        model.params, model.adapter, model.config, *prompted(model, images, questions), Sampling(NEW, end_ids)
+    )
     return np.asarray(sampled.tokens[:, 0])
 
 
@@ -157,18 +164,95 @@ def test_the_same_captions_in_words(both, scenes):
     assert any(" a " in f" {answer} " for answer in answers), answers
 
 
+@pytest.fixture(scope="module")
+def random_models(tmp_path_factory):
+    """Seed -> a random model of theirs, its parameters and configuration as ours, prompts, image tokens."""
+
+    @cache
+    def of(seed):
+        theirs = build(draw_config(seed), seed)
+        config, prompts = from_hugging_face(theirs.config), Prompts(theirs.config, seed)
+        params = params_of(llava.table(config), theirs, tmp_path_factory.mktemp("random"))
+        return theirs, params, config, prompts, run(params, config, prompts)[0]
+
+    return of
+
+
 @pytest.mark.parametrize(
     "seed", [7, 11, 2, 8], ids=["mistral", "mistral in tiles", "qwen2 in tiles", "tiles"]
 )
-def test_greedy_answers_of_random_models_are_the_same(seed, tmp_path):
+def test_greedy_answers_of_random_models_are_the_same(seed, random_models):
     """Windows shorter than the prompt, over a cache, in all layers or some, and images in tiles."""
-    theirs = build(draw_config(seed), seed)
-    config, prompts = from_hugging_face(theirs.config), Prompts(theirs.config, seed)
-    params = params_of(llava.table(config), theirs, tmp_path)
+    theirs, params, config, prompts, features = random_models(seed)
     with torch.no_grad():
         made = theirs.generate(
             **prompts.for_torch(), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
         )
-    features, _, _ = run(params, config, prompts)
     sampled = sample(params, None, config, features, prompts.tokens, prompts.mask, Sampling(12))
     np.testing.assert_array_equal(sampled.tokens[:, 0], made[:, prompts.tokens.shape[1] :].numpy())
+
+
+BEAMS = {
+    "plain": Beams(3),
+    "the first to end": Beams(3, early_stopping=True),
+    "long ones, to the end": Beams(4, length_penalty=1.2, early_stopping="never"),
+    "short ones": Beams(2, length_penalty=-1.0),
+}
+
+
+def their_beams(theirs, inputs, beams, new_tokens, **how):
+    """Ids [b n t], padded with 0, and scores of all beams, best first."""
+    with torch.no_grad():
+        made = theirs.generate(
+            **inputs,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            num_beams=beams.num_beams,
+            num_return_sequences=beams.num_beams,
+            length_penalty=beams.length_penalty,
+            early_stopping=beams.early_stopping,
+            return_dict_in_generate=True,
+            output_scores=True,
+            **how,
+        )
+    shape = (-1, beams.num_beams, new_tokens)
+    ids = made.sequences[:, inputs["input_ids"].shape[1] :].numpy()
+    return np.pad(ids, ((0, 0), (0, new_tokens - ids.shape[1]))).reshape(shape), made.sequences_scores.numpy()
+
+
+@pytest.mark.parametrize("how", BEAMS)
+def test_beams_of_a_random_model_are_the_same(how, random_models):
+    """Two tokens that it often says end a beam. A window in every layer, over the forks' caches."""
+    theirs, params, config, prompts, features = random_models(7)
+    ends, beams = (11, 30), BEAMS[how]
+    expected, scores = their_beams(
+        theirs, prompts.for_torch(), beams, 10, eos_token_id=list(ends), pad_token_id=0
+    )
+    prefilled = prefill(params, None, config, features, prompts.tokens, prompts.mask)
+    made, ours = search(params, None, config, prefilled, Sampling(10, ends), beams)
+    kept = np.asarray(made.mask)
+    assert not kept.all()
+    np.testing.assert_array_equal(np.where(kept, made.tokens, 0), np.where(kept, expected, 0))
+    assert np.isin(expected[~kept], (0, ends[0])).all()
+    np.testing.assert_allclose(ours.ravel(), scores, atol=1e-4)
+
+
+def test_beams_of_the_worlds_model_are_the_same(both, scenes):
+    ours, theirs, processor = both
+    beams = Beams(4)
+    processor.tokenizer.padding_side = "left"
+    inputs = processor(
+        images=[Image.fromarray(image) for image in scenes],
+        text=[rendered(processor, question) for question in QUESTIONS],
+        padding=True,
+        return_tensors="pt",
+    )
+    expected, scores = their_beams(theirs, inputs, beams, NEW)
+    prefilled = prefill(ours.params, ours.adapter, ours.config, *prompted(ours, scenes, QUESTIONS))
+    made, found = search(
+        ours.params, ours.adapter, ours.config, prefilled, Sampling(NEW, ours.end_ids), beams
+    )
+    kept = np.asarray(made.mask)
+    np.testing.assert_array_equal(np.where(kept, made.tokens, 0), np.where(kept, expected, 0))
+    assert np.isin(expected[~kept], (0, theirs.generation_config.pad_token_id, *ours.end_ids)).all()
+    np.testing.assert_allclose(found.ravel(), scores, atol=1e-4)

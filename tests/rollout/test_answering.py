@@ -64,6 +64,22 @@ def test_the_seed_fixes_sampled_answers_and_no_two_batches_share_a_draw():
     assert same[0] != same[1]
 
 
+def test_an_answer_ends_before_the_first_of_its_stops(one_by_one):
+    whole = next(text for text in one_by_one if len(text.split()) > 2)
+    i, words = one_by_one.index(whole), whole.split()
+    made = answerer(1).answer(
+        [IMAGES[i]], [QUESTIONS[i]], max_new_tokens=5, stop=("never said", words[2], words[1])
+    )
+    assert made == [whole[: min(whole.find(words[1]), whole.find(words[2]))].strip()]
+
+
+def test_beams_find_answers_in_words_and_cannot_be_sampled():
+    found = answerer(3).answer(IMAGES, QUESTIONS, max_new_tokens=5, num_beams=3)
+    assert len(found) == 5 and all(isinstance(text, str) for text in found)
+    with pytest.raises(ValueError, match="beams are searched, not sampled"):
+        answerer(3).answer(IMAGES, QUESTIONS, max_new_tokens=5, num_beams=3, temperature=1.0)
+
+
 def test_no_questions_give_no_answers():
     assert answerer(3).answer([], [], max_new_tokens=5) == []
 

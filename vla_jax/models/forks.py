@@ -25,7 +25,8 @@ class Cache(flax.struct.PyTreeNode):
     Positions are the keys' last axis: XLA's CPU multiplies a few queries by them seven times as fast.
 
     Attributes:
-      keys: [... g k s], of prefixes [b g k s], of forks [b f g k t].
+      keys: [... g k s], of prefixes [b g k s], of forks [(b f) g k t]: in one axis, or XLA would
+        copy them at every token.
       values: [... g s k].
     """
 
@@ -95,8 +96,7 @@ def read(
 
 def empty_cache(config: LlamaConfig, forks: Forks, length: int, dtype: DTypeLike) -> Caches:
     """Room for so many own tokens of every fork."""
-    rows, count = forks.first.shape
-    shape = (rows, count, config.num_kv_heads, config.head_size, length)
+    shape = (forks.first.size, config.num_kv_heads, config.head_size, length)
 
     def zeros(*layers: int) -> Cache:
         keys = jnp.zeros((*layers, *shape), dtype)
@@ -124,7 +124,7 @@ def step(
       config: the decoder.
       embeddings: of each fork's token.
       forks: what they read on from.
-      own: keys and values of their tokens so far, zeros from `place` on.
+      own: keys and values of their tokens so far.
       place: how many those are.
       compute: where activations lie.
     """
@@ -138,11 +138,15 @@ def step(
 
     def mix(
         q: Array, k: Array, v: Array, slides: Bool[Array, ""], past: tuple[Cache, Cache]
-    ) -> tuple[Array, tuple[Array, Array]]:
+    ) -> tuple[Array, Cache]:
+        new = Cache(rearrange(k, "b f g k -> (b f) g k 1"), rearrange(v, "b f g k -> (b f) g 1 k"))
+        prefix, mine = past[0], _written(past[1], new, place)
         visible, visible_own = seen, seen_own
         if config.sliding_window:
             visible, visible_own = jnp.where(slides, near, seen), jnp.where(slides, near_own, seen_own)
-        return _attention(q, (k, v), *past, visible, visible_own, place), (k, v)
+        mixed = _attention(q, prefix, mine, visible, visible_own)
+        # What a loop over layers gives back is copied at every token.
+        return mixed, mine if isinstance(own, list) else new
 
     pasts: Any = forks.prefix, own
     if isinstance(own, list):
@@ -150,17 +154,19 @@ def step(
     states, made = run_layers(
         params, config, embeddings, rotation(config, positions), mix, adapter, pasts, compute
     )
+    return states, made if isinstance(own, list) else _written(own, made, place)
 
-    def written(cache: Cache, key: Array, value: Array) -> Cache:
-        put = jax.lax.dynamic_update_slice_in_dim
-        return Cache(
-            put(cache.keys, key[..., None].astype(cache.keys.dtype), place, axis=-1),
-            put(cache.values, value[..., None, :].astype(cache.values.dtype), place, axis=-2),
-        )
 
-    if isinstance(own, list):
-        return states, [written(cache, *new) for cache, new in zip(own, made, strict=True)]
-    return states, written(own, *made)
+def reordered(own: Caches, parents: Int[Array, "b f"]) -> Caches:
+    """The forks' caches, each fork going on from the tokens of another (or the same) of its row."""
+    rows = len(parents)
+
+    def one(array: Array) -> Array:
+        apart = rearrange(array, "... (b f) g x y -> ... b f g x y", b=rows)
+        places = parents.reshape(*[1] * (apart.ndim - 5), *parents.shape, 1, 1, 1)
+        return rearrange(jnp.take_along_axis(apart, places, axis=-4), "... b f g x y -> ... (b f) g x y")
+
+    return jax.tree.map(one, own)
 
 
 def written_out(
@@ -178,46 +184,46 @@ def _length(own: Caches) -> int:
     return (own[0] if isinstance(own, list) else own).keys.shape[-1]
 
 
+def _written(cache: Cache, new: Cache, place: Int[Array, ""]) -> Cache:
+    put = jax.lax.dynamic_update_slice_in_dim
+    return Cache(
+        put(cache.keys, new.keys.astype(cache.keys.dtype), place, axis=-1),
+        put(cache.values, new.values.astype(cache.values.dtype), place, axis=-2),
+    )
+
+
 def _attention(
     queries: Float[Array, "b f h k"],
-    itself: tuple[Float[Array, "b f g k"], Float[Array, "b f g k"]],
     prefix: Cache,
     own: Cache,
     seen: Bool[Array, "b f s"],
     seen_own: Bool[Array, " t"],
-    place: Int[Array, ""],
 ) -> Float[Array, "b f h k"]:
-    """Each fork's query over its row's prefix, its own tokens so far, and its token `itself`.
+    """Each fork's query over its row's prefix and over its own tokens.
 
-    The three are exponentiated against one maximum and divided by one sum, so that it is one softmax.
+    Both parts are exponentiated against one maximum and divided by one sum, so that it is one softmax.
     """
-    q, key, value, keys, values, own_keys, own_values = widened(
-        queries, *itself, prefix.keys, prefix.values, own.keys, own.values
-    )
-    groups, lowest = key.shape[2], jnp.finfo(jnp.float32).min
-    q = rearrange(q, "b f (g r) k -> b f g r k", g=groups) * q.shape[-1] ** -0.5
-    repeats = q.shape[3]
-    together = rearrange(q, "b f g r k -> b g (f r) k")
-    before = _product("bgqk,bgks->bgqs", together, keys)
-    visible = jnp.repeat(seen, repeats, axis=1)[:, None]
-    before = jnp.where(visible, before, lowest)
-    after = _product("bfgrk,bfgkt->bfgrt", q, own_keys)
-    # Its own key is not written yet; the zeros at its place add nothing.
-    present = _product("bfgrk,bfgk->bfgr", q, key)[..., None]
-    here = jnp.arange(after.shape[-1]) == place
-    after = jnp.where(seen_own, jnp.where(here, present, after), lowest)
+    q, keys, values, own_keys, own_values = widened(queries, prefix.keys, prefix.values, own.keys, own.values)
+    lowest = jnp.finfo(jnp.float32).min
+    sizes = {"g": keys.shape[1], "r": q.shape[2] // keys.shape[1], "f": q.shape[1]}
+    together, alone = "b g (f r)", "(b f) g r"
+    q *= q.shape[-1] ** -0.5
 
-    def apart(array: Array) -> Array:
-        return rearrange(array, "b g (f r) e -> b f g r e", r=repeats)
+    def moved(array: Array, source: str, target: str) -> Array:
+        return rearrange(array, f"{source} e -> {target} e", **sizes)
 
-    peak = jnp.maximum(apart(before.max(-1, keepdims=True)), after.max(-1, keepdims=True))
-    before = jnp.exp(before - rearrange(peak, "b f g r e -> b g (f r) e"))
-    after = jnp.exp(after - peak)
-    mixed = apart(_product("bgqs,bgsk->bgqk", before.astype(values.dtype), values))
-    mixed += _product("bfgrt,bfgtk->bfgrk", after.astype(values.dtype), own_values)
-    mixed += jnp.exp(present - peak) * value[:, :, :, None].astype(jnp.float32)
-    total = apart(before.sum(-1, keepdims=True)) + after.sum(-1, keepdims=True)
-    return rearrange(mixed / total, "b f g r k -> b f (g r) k").astype(queries.dtype)
+    def queries_as(layout: str) -> Array:
+        return rearrange(q, f"b f (g r) k -> {layout} k", g=sizes["g"])
+
+    visible = jnp.repeat(seen, sizes["r"], axis=1)[:, None]
+    before = jnp.where(visible, _product("bgqk,bgks->bgqs", queries_as(together), keys), lowest)
+    after = jnp.where(seen_own, _product("ngrk,ngkt->ngrt", queries_as(alone), own_keys), lowest)
+    peak = jnp.maximum(moved(before.max(-1, keepdims=True), together, alone), after.max(-1, keepdims=True))
+    before, after = jnp.exp(before - moved(peak, alone, together)), jnp.exp(after - peak)
+    mixed = moved(_product("bgqs,bgsk->bgqk", before.astype(values.dtype), values), together, alone)
+    mixed += _product("ngrt,ngtk->ngrk", after.astype(values.dtype), own_values)
+    total = moved(before.sum(-1, keepdims=True), together, alone) + after.sum(-1, keepdims=True)
+    return moved(mixed / total, alone, "b f (g r)").astype(queries.dtype)
 
 
 def _product(dimensions: str, *factors: Array) -> Array:

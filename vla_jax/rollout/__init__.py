@@ -5,15 +5,17 @@
     decode(params, adapter, config, prefilled, sampling, key, count=3)        # Sampled [b 3 t], at the end
     decode(params, adapter, config, prefilled, sampling, key, starts=places)  # [b f t], from places [b f]
     sample(params, adapter, config, features, tokens, mask, sampling, key)    # both in one: [b 1 t]
+    search(params, adapter, config, prefilled, sampling, Beams(4))            # [b 4 t] and scores
 
 `choosing.py` says which token comes next (`Sampling`), `prefilling.py` reads sequences, `decoding.py` writes
-responses as forks of them, `plain.py` is the reference without a cache that tests compare with. These work
-on token ids and know no tokenizer; `answering.py` puts questions in words to a model, `sentences.py` finds
-sentences in tokens, and `completions.py` completes responses of which a beginning is given. Nothing here
-knows a method.
+responses as forks of them, `beams.py` searches, `plain.py` is the reference without a cache that tests
+compare with. These work on token ids and know no tokenizer; `answering.py` puts questions in words to a
+model, `sentences.py` finds sentences in tokens, and `completions.py` completes responses of which a
+beginning is given. Nothing here knows a method.
 """
 
 from vla_jax.rollout.answering import Answerer
+from vla_jax.rollout.beams import Beams, search
 from vla_jax.rollout.choosing import Sampling
 from vla_jax.rollout.completions import Beginning, Completions, Sight, Speaker
 from vla_jax.rollout.decoding import Sampled, decode
@@ -22,6 +24,7 @@ from vla_jax.rollout.sampling import sample
 
 __all__ = [
     "Answerer",
+    "Beams",
     "Beginning",
     "Completions",
     "Prefilled",
@@ -32,4 +35,5 @@ __all__ = [
     "decode",
     "prefill",
     "sample",
+    "search",
 ]

@@ -77,7 +77,7 @@ def decode(
     Raises:
       ValueError: where there is a temperature and no key.
     """
-    starts = jnp.repeat(_ends(prefilled.valid) if starts is None else starts, count, axis=1)
+    starts = jnp.repeat(ends_of(prefilled.valid) if starts is None else starts, count, axis=1)
     logits, own, advance = begin(params, adapter, config, prefilled, starts, sampling.max_new_tokens, compute)
 
     def going(loop: _Loop) -> Bool[Array, ""]:
@@ -149,6 +149,6 @@ def _folded(key: Key[Array, "..."], step: Int[Array, ""]) -> Key[Array, "..."]:
     return jax.vmap(lambda each: jax.random.fold_in(each, step))(key.reshape(-1)).reshape(key.shape)
 
 
-def _ends(valid: Bool[Array, "b s"]) -> Int[Array, "b 1"]:
+def ends_of(valid: Bool[Array, "b s"]) -> Int[Array, "b 1"]:
     """The place behind every row's last token."""
     return (valid.shape[1] - jnp.argmax(valid[:, ::-1], axis=1, keepdims=True)).astype(jnp.int32)
