@@ -16,7 +16,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table reward-table convert-7b data faults flops loop pods stability views step-vs-trl gpu lint format clean
+.PHONY: demo test smoke table reward-table convert-7b data decode faults flops loop pods stability views step-vs-trl gpu lint format clean
 .DEFAULT_GOAL := test
 
 # Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
@@ -36,6 +36,9 @@ convert-7b: $(READY_DEMO)
 
 data: $(READY_TEST)
 	$(BIN)/python -m benchmarks.data
+
+decode: $(READY_TEST)
+	$(BIN)/python -m benchmarks.decode
 
 faults: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.faults
