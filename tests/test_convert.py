@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +14,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.forked import ROOT, run
 from tests.interop.checkpoints import TINY, hugging_face_folder
 from tests.small_models import tiny_model
 from vla_jax.convert import export_checkpoint, import_checkpoint
 from vla_jax.interop import export_model, load_model, save_model
 from vla_jax.models import LoraConfig, llava, lora
 
-ROOT = Path(__file__).parents[1]
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "vla_jax.convert", *map(str, arguments)]
-
-
-def run(*arguments):
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+CONVERT = "vla_jax.convert"
 
 
 def adapted(model=TINY, origin="tiny"):
@@ -60,11 +52,18 @@ def left_behind(path):
 
 @pytest.mark.smoke
 def test_there_and_back_by_command(tmp_path, theirs):
-    done = run("import", f"--from={theirs}", f"--to={tmp_path / 'ours'}")
+    command = [sys.executable, "-m", CONVERT]
+    done = subprocess.run(
+        [*command, "import", f"--from={theirs}", f"--to={tmp_path / 'ours'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     count = sum(leaf.size for leaf in jax.tree.leaves(TINY.params))
     assert f"{count:,} parameters" in done.stdout and "peak host memory" in done.stdout
-    done = run("export", f"--from={tmp_path / 'ours'}", f"--to={tmp_path / 'back'}")
+    done = run(CONVERT, "export", f"--from={tmp_path / 'ours'}", f"--to={tmp_path / 'back'}")
     assert done.returncode == 0, done.stderr
     before, after = (load_file(folder / "model.safetensors") for folder in (theirs, tmp_path / "back"))
     assert before.keys() == after.keys()
@@ -87,7 +86,7 @@ def test_there_and_back_by_command(tmp_path, theirs):
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, message):
-    done = run(*arguments)
+    done = run(CONVERT, *arguments)
     assert done.returncode != 0
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -97,7 +96,7 @@ def test_a_broken_checkpoint_leaves_nothing_at_all(tmp_path, theirs):
     file = theirs / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
     before = left_behind(tmp_path)
-    done = run("import", f"--from={theirs}", f"--to={tmp_path / 'ours'}")
+    done = run(CONVERT, "import", f"--from={theirs}", f"--to={tmp_path / 'ours'}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: {file}: cannot be read")
     assert left_behind(tmp_path) == before
@@ -111,36 +110,26 @@ def test_a_full_disk_leaves_nothing_at_all(tmp_path, theirs, direction):
         import_checkpoint(str(theirs), source)
     before = left_behind(tmp_path)
     # No compilation cache: its files would be the first to fail.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    # Writing more than 20 kB into one file fails, as on a full disk.
-    done = subprocess.run(
-        ["bash", "-c", 'ulimit -f 20; exec "$@"', "-"]
-        + command(direction, f"--from={source}", f"--to={tmp_path / 'out'}"),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = {"JAX_COMPILATION_CACHE_DIR": None}
+    command = (direction, f"--from={source}", f"--to={tmp_path / 'out'}")
+    # Writing more into one file fails, as on a full disk.
+    done = run(CONVERT, *command, environment=environment, room=20 * 1024)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: no room for {tmp_path / 'out'}:")
     assert left_behind(tmp_path) == before
 
 
-# Runs a module's command, and ends itself at the call of one of its functions.
+# A process that sends itself a signal at the call of a function.
 STOPPED = """
-import os, runpy, sys
+import os
 from pathlib import Path
 from vla_jax.interop import safetensors_writer
-_, moment, stop, *sys.argv = sys.argv
-owner = {"mkdir": Path, "_header": safetensors_writer}[moment]
-original = getattr(owner, moment)
-def stopping(*arguments, **options):
+owner = {{"mkdir": Path, "_header": safetensors_writer}}["{moment}"]
+def stopping(*arguments, original=owner.{moment}, **options):
     done = original(*arguments, **options)
-    os.kill(os.getpid(), int(stop))
+    os.kill(os.getpid(), {stop})
     return done
-setattr(owner, moment, stopping)
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+owner.{moment} = stopping
 """
 
 
@@ -149,14 +138,8 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 def test_a_stopped_conversion_leaves_nothing_at_all(tmp_path, theirs, moment, stop):
     """As soon as its folder is made, and once the weights' file is begun."""
     before = left_behind(tmp_path)
-    _, *arguments = command("import", f"--from={theirs}", f"--to={tmp_path / 'new' / 'out'}")[1:]
-    done = subprocess.run(
-        [sys.executable, "-c", STOPPED, moment, str(int(stop)), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = ("import", f"--from={theirs}", f"--to={tmp_path / 'new' / 'out'}")
+    done = run(CONVERT, *command, before=STOPPED.format(moment=moment, stop=int(stop)))
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1] == f"error: stopped; nothing was left at {tmp_path / 'new' / 'out'}"
     assert left_behind(tmp_path) == before

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,10 +137,15 @@ def jax_in_data(root: Path) -> list[str]:
     ]
 
 
-def python(code: str) -> subprocess.CompletedProcess:
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run code in a fresh interpreter at the repository's root, on the CPU."""
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", code, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -183,12 +189,43 @@ def test_data_loads_no_jax():
     assert result.returncode == 0, result.stderr
 
 
+# Imports modules in a process of their own for each unit, forked once the libraries that most of them need
+# are there: those take all of the time.
+EACH_UNIT_ALONE = """
+import importlib, json, os, sys, traceback
+import flax, grain, jax, ml_collections, optax, orbax.checkpoint, transformers
+assert not [name for name in sys.modules if name.startswith("vla_jax")]
+for unit, names in json.loads(sys.argv[1]).items():
+    if (child := os.fork()) == 0:
+        try:
+            for name in names:
+                importlib.import_module(name)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(unit, os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """Unit -> whether all of its modules could be imported, and what was said."""
+    units = {
+        unit: [name for name in module_files(REPOSITORY) if f"{name}.".startswith(f"vla_jax.{unit}.")]
+        for unit in top_level_names(REPOSITORY)
+    }
+    result = python(EACH_UNIT_ALONE, json.dumps(units))
+    assert result.returncode == 0, result.stderr
+    ends = dict(line.split() for line in result.stdout.splitlines() if len(line.split()) == 2)
+    return {unit: (ends[unit] == "0", result.stderr) for unit in units}
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("unit", sorted(top_level_names(REPOSITORY)))
-def test_every_module_can_be_imported(unit):
-    names = [name for name in module_files(REPOSITORY) if f"{name}.".startswith(f"vla_jax.{unit}.")]
-    result = python("; ".join(f"import {name}" for name in names))
-    assert result.returncode == 0, result.stderr
+def test_every_module_can_be_imported(imported, unit):
+    whole, said = imported[unit]
+    assert whole, said
 
 
 # --- the checker -------------------------------------------------------------------------------------

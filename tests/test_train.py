@@ -1,16 +1,17 @@
 """The whole path from one command, on a model of a few thousand parameters."""
 
 import json
-import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.forked import ROOT
 from tests.shared_data import shared
-from tests.tiny_runs import ROOT, command, last_checkpoint, losses, run
+from tests.tiny_runs import TRAIN, flags, last_checkpoint, losses, run, start
 from vla_jax.training.tracking import read_metrics
 
 
@@ -18,7 +19,10 @@ from vla_jax.training.tracking import read_metrics
 def base(tmp_path_factory) -> Path:
     """A supervised model of four steps, whose run is looked at too."""
     workdir = tmp_path_factory.mktemp("runs") / "sft"
-    done = run("world_sft", workdir, "base.config=", "train.steps=4", "checkpoint.every=2")
+    command = flags("world_sft", workdir, "base.config=", "train.steps=4", "checkpoint.every=2")
+    done = subprocess.run(
+        [sys.executable, "-m", TRAIN, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -79,16 +83,12 @@ def test_killed_at_any_step_and_started_again_it_ends_in_the_same_bits(base, tmp
 
     saved, first = 0, None
     for stop, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0), (signal.SIGINT, 130)):
-        process = subprocess.Popen(
-            command("world_dpo", killed, *settings),
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = start("world_dpo", killed, *settings)
         while process.poll() is None and last_checkpoint(killed) <= saved:
             time.sleep(0.005)
-        os.kill(process.pid, stop)
-        assert process.wait(timeout=120) == code
+        process.send_signal(stop)
+        process.communicate(timeout=120)
+        assert process.returncode == code
         assert not (killed / "summary.json").exists()
         saved = last_checkpoint(killed)
         # The first step's timings cannot come out alike twice: it was not repeated.

@@ -1,14 +1,15 @@
 """Training runs of a model of a few thousand parameters, each in processes of its own."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
+from tests import forked
+from tests.forked import Forked
 from vla_jax.training.tracking import read_metrics
 
-ROOT = Path(__file__).parents[1]
+TRAIN = "vla_jax.train"
 TINY = (
     "model.vision.image_size=36",
     "model.vision.patch_size=12",
@@ -24,42 +25,41 @@ TINY = (
 )
 
 
-def command(config: str, workdir: Path, *settings: str) -> list[str]:
+def flags(config: str, workdir: Path, *settings: str) -> list[str]:
+    """Of a run's command line."""
     loaded = any(setting.startswith("base.model=") for setting in settings)
     tiny = [setting for setting in TINY if not (loaded and setting.startswith("model."))]
-    flags = [f"--config.{setting}" for setting in (*tiny, f"base.cache={workdir.parent / 'base'}", *settings)]
+    fields = (*tiny, f"base.cache={workdir.parent / 'base'}", *settings)
     return [
-        sys.executable,
-        "-m",
-        "vla_jax.train",
         f"--config=configs/{config}.py",
         f"--workdir={workdir}",
-        *flags,
+        *(f"--config.{field}" for field in fields),
     ]
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=600)
+def run(config: str, workdir: Path, *settings: str, **how: Any) -> CompletedProcess[str]:
+    """Runs it to its end; `how` is `Forked`'s."""
+    return forked.run(TRAIN, *flags(config, workdir, *settings), **how)
 
 
-def start_together(count: int, *arguments: str | Path) -> list[subprocess.Popen[str]]:
+def start(config: str, workdir: Path, *settings: str) -> Forked:
+    """Starts it."""
+    return Forked(TRAIN, *flags(config, workdir, *settings))
+
+
+def start_together(count: int, config: str, workdir: Path, *settings: str) -> list[Forked]:
     """Starts the processes of one run, which find each other on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [
-        subprocess.Popen(
-            [
-                *command(*arguments),
-                f"--coordinator=127.0.0.1:{port}",
-                f"--num_processes={count}",
-                f"--process_id={number}",
-            ],
-            cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        Forked(
+            TRAIN,
+            *flags(config, workdir, *settings),
+            f"--coordinator=127.0.0.1:{port}",
+            f"--num_processes={count}",
+            f"--process_id={number}",
+            environment={"JAX_PLATFORMS": "cpu"},
         )
         for number in range(count)
     ]

@@ -1,13 +1,12 @@
 """Packing: what comes out of array_record is what went in, keys, masks and the bytes of images included."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.forked import run
 from tests.published_files import PIXELS, as_json, as_jsonl, image_folder, png, read
 from tests.shared_data import shared
 from vla_jax.construct.files import pack_into
@@ -135,8 +134,7 @@ def test_a_data_set_without_a_good_record_is_refused(tmp_path):
 
 
 def construct(*arguments):
-    command = [sys.executable, "-m", "vla_jax.construct", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run("vla_jax.construct", *arguments)
 
 
 def test_the_commands_inspect_and_pack(tmp_path):

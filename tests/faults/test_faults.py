@@ -1,16 +1,14 @@
 """What goes wrong with machines and disks: the run goes on with the same command, or says why it cannot."""
 
-import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.tiny_runs import ROOT, command, last_checkpoint, losses, run
+from tests.tiny_runs import last_checkpoint, losses, run, start
 from vla_jax.training.tracking import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -44,9 +42,7 @@ def whole(tmp_path_factory) -> Path:
 def stopped(tmp_path_factory) -> Path:
     """The run, asked to stop on its way: its machine was taken back."""
     workdir = tmp_path_factory.mktemp("stopped") / "run"
-    process = subprocess.Popen(
-        command("world_dpo", workdir, *SETTINGS), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    process = start("world_dpo", workdir, *SETTINGS)
     while process.poll() is None and last_checkpoint(workdir) < 6:
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
@@ -64,13 +60,7 @@ def half(stopped, tmp_path) -> Path:
 
 
 def test_a_machine_that_is_taken_back_before_the_first_step_ends_the_run_in_order(tmp_path):
-    process = subprocess.Popen(
-        command("world_dpo", tmp_path / "run", *SETTINGS),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start("world_dpo", tmp_path / "run", *SETTINGS)
     while process.poll() is None and not (tmp_path / "run" / "config.json").is_file():
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
@@ -125,15 +115,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_more_than_the_steps_s
     half, whole
 ):
     saved = last_checkpoint(half)
-    room = 24_000  # bytes a file may take: metrics go on, a checkpoint does not fit
-    failed = subprocess.run(
-        command("world_dpo", half, *SETTINGS),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
-    )
+    # Metrics go on, a checkpoint does not fit.
+    failed = run("world_dpo", half, *SETTINGS, room=24_000)
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("error: "), failed.stderr
     assert "Traceback" not in failed.stderr
@@ -147,18 +130,13 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_more_than_the_steps_s
 
 def test_a_clock_that_jumps_back_an_hour_changes_nothing(half, whole):
     jumping = (
-        "import runpy, sys, time; real, calls = time.time, [0]\n"
+        "import time; real, calls = time.time, [0]\n"
         "def jumped():\n"
         "    calls[0] += 1\n"
         "    return real() - 3600 * (calls[0] > 20)\n"
         "time.time = jumped\n"
-        "sys.argv = ['train', *sys.argv[1:]]\n"
-        "runpy.run_module('vla_jax.train', run_name='__main__')\n"
     )
-    flags = command("world_dpo", half, *SETTINGS)[3:]
-    done = subprocess.run(
-        [sys.executable, "-c", jumping, *flags], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = run("world_dpo", half, *SETTINGS, before=jumping)
     assert done.returncode == 0, done.stderr
     assert trained(half) == trained(whole)
     rows = read_metrics(half / "metrics.jsonl")

@@ -1,7 +1,5 @@
 """A model trained on the world, exported, answers in PyTorch with the same words."""
 
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
 
+from tests import forked  # noqa: E402
 from tests.parity.pytorch_models import params_of  # noqa: E402
 from tests.parity.random_llava import Prompts, build, draw_config  # noqa: E402
 from tests.parity.test_llava_parity import run  # noqa: E402
@@ -27,7 +26,6 @@ from vla_jax.views import normalise  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
-ROOT = Path(__file__).parents[2]
 NEW = 64
 QUESTIONS = (
     "What is in the image?",
@@ -43,8 +41,7 @@ QUESTIONS = (
 
 def train(config: str, workdir: Path, *settings: str) -> Path:
     flags = [f"--config.{setting}" for setting in settings]
-    command = [sys.executable, "-m", "vla_jax.train", f"--config=configs/{config}.py", f"--workdir={workdir}"]
-    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = forked.run("vla_jax.train", f"--config=configs/{config}.py", f"--workdir={workdir}", *flags)
     assert done.returncode == 0, done.stderr
     return workdir
 
