@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 FLOORS: dict[int, set[str]] = {
     6: {"construct"},
-    5: {"train"},
+    5: {"train", "verify"},
     4: {"training", "report", "evaluate"},
     3: {"recipes", "evaluation", "generate", "convert"},
     2: {"scoring", "rollout", "rewards", "interop"},

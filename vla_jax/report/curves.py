@@ -104,6 +104,34 @@ def histogram(title: str, values: Sequence[int]) -> str:
     return _drawn(title, draw)
 
 
+def densities(title: str, label: str, groups: Mapping[str, Float[np.ndarray, "_"]]) -> str:
+    """How two kinds of values are spread over the same axis, each to an area of 1, as an `svg` element."""
+    values = np.concatenate(list(groups.values()))
+    edges = np.linspace(values.min(), values.max() + 1e-6, 31).tolist()
+
+    def draw(axes: Axes) -> None:
+        for (name, own), colour in zip(groups.items(), (BLUE, ORANGE), strict=True):
+            axes.hist(own, edges, density=True, histtype="stepfilled", color=colour, alpha=0.35)
+            axes.hist(own, edges, density=True, histtype="step", color=colour, label=f"{name} ({len(own)})")
+        axes.set_xlabel(label)
+        axes.legend(frameon=False, loc="best", handlelength=1.2, fontsize=8)
+
+    return _drawn(title, draw)
+
+
+def scatter(
+    title: str, x_label: str, y_label: str, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+) -> str:
+    """Pairs of values, as an `svg` element."""
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(x, y, s=8, color=BLUE, alpha=0.4, linewidths=0)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+
+    return _drawn(title, draw)
+
+
 def _draw(title: str, series: Mapping[tuple[str, str], Float[np.ndarray, "rows 2"]]) -> str:
     def draw(axes: Axes) -> None:
         for (label, colour), values in series.items():

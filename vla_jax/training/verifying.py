@@ -40,6 +40,16 @@ def make_verifier(config: ConfigDict, model: Model, pretraining: ConfigDict | No
         towers = load_clip(Path(section.model))
     else:
         return None
+    return verifier_of(towers, config)
+
+
+def verifier_of(towers: Clip, config: ConfigDict) -> Verifier:
+    """These towers as a run's `verifier` section uses them.
+
+    Raises:
+      OSError, ValueError: where there is no such list of names.
+    """
+    section = config.verifier
     entities = entities_of(section.entities, section.synonyms, config.data.source)
     return Verifier(
         towers.config,
