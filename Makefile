@@ -16,11 +16,11 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY_DEMO := $(VENV)/.ready-demo-$(PYTHON_VERSION)
 READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 
-.PHONY: demo test smoke table reward-table convert-7b data decode faults flops loop pods stability views step-vs-trl gpu lint format clean
+.PHONY: demo test smoke table reward-table online-table convert-7b data decode faults flops loop pods stability views step-vs-trl gpu lint format clean
 .DEFAULT_GOAL := test
 
 # Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
-demo table reward-table: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+demo table reward-table online-table: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 demo: $(READY_DEMO)
 	$(BIN)/python -m vla_jax.train --config=configs/world_lpoi.py --workdir=runs/demo
@@ -30,6 +30,9 @@ table: $(READY_DEMO)
 
 reward-table: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.reward_table
+
+online-table: $(READY_DEMO)
+	$(BIN)/python -m benchmarks.online_table
 
 convert-7b: $(READY_DEMO)
 	$(BIN)/python -m benchmarks.convert_7b

@@ -35,7 +35,7 @@ def test_every_recipe_has_a_config_for_the_world():
     [
         ("llava15_7b", {"dpo", "mdpo", "lpoi", "adavip", "rlhfv", "fisao"}),
         ("llava15_13b", {"dpo", "mdpo", "lpoi", "adavip"}),
-        ("llava16_7b", {"dpo", "ipo", "slic", "povid", "reward_model"} | STUDY_ONLINE),
+        ("llava16_7b", {"dpo", "ipo", "slic", "povid", "bdhs", "reward_model"} | STUDY_ONLINE),
     ],
 )
 def test_the_papers_models_have_theirs(model, recipes):

@@ -111,6 +111,13 @@ METHODS = {
         "options.rloo.temperature": 1.0,
         "options.rloo.beta": 0.4,
     },
+    "llava16_7b_bdhs": {
+        "options.bdhs.online": True,
+        "options.bdhs.threshold": 0.99,
+        "options.bdhs.tries": 5,
+        "options.bdhs.similar": 0.97,
+        "options.bdhs.gamma": 0.5,
+    },
     "llava16_7b_mixed_dpo": {"options.mixed_dpo.probability": 0.5},
 }
 
