@@ -38,7 +38,8 @@ def batch_for(recipe, rows=3):
 
 def learns_from_rewards(recipe):
     """Whether the objective is a policy gradient, and not of pairs that rewards have chosen."""
-    return recipe.rollout is not None and recipe.rollout.rewards and not recipe.rollout.roles
+    rollout = recipe.rollout
+    return rollout is not None and (rollout.verifier or (rollout.rewards and not rollout.roles))
 
 
 def experience(mask, values):

@@ -104,6 +104,7 @@ def recipe(options: Options) -> Recipe:
         fallen, risen = clipped_tokens(log_probs, old, worth, rewarded, **clip)
         count = jnp.maximum(jnp.sum(rewarded, axis=-1), 1)
         metrics = {
+            "clip_ratio": (fallen + risen) / count,
             "clip_ratio/low_mean": fallen / count,
             "clip_ratio/high_mean": risen / count,
             "logps/response": scores.policy[:, 0],
