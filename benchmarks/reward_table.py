@@ -150,8 +150,8 @@ def main() -> None:
     note = (
         f"{datetime.date.today()}, seeds {arguments.seeds}: how often the chosen answer of a held-out pair "
         "has the greater reward, in percent, mean ± standard deviation over seeds; "
-        f"{config.train.steps} steps of {config.train.batch_size}, at most {len(_TRAINED)} pairs to learn, "
-        f"{len(_HELD_OUT)} held out. `{command}`"
+        f"{config.train.steps} steps of {config.train.batch_size}, at most {len(_TRAINED)} pairs to learn "
+        f"and {len(_HELD_OUT)} held out. `{command}`"
     )
     first = next(iter(results))
     by_row = cross_table({name: list(by_seed.values()) for name, by_seed in results.items()})
