@@ -1,6 +1,7 @@
 """Packing with verified key objects: what the model is shown, what becomes of a record, going on."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -62,7 +63,8 @@ def second_only(record):
 def test_a_record_is_packed_with_the_object_that_passed_and_left_out_where_none_did(tmp_path, monkeypatch):
     verified_by(monkeypatch, second_only)
     found = pack_verified(config_of(), MODEL, tmp_path / "packed")
-    assert {record.key_object for record in packed(tmp_path / "packed")} <= {1, None}
+    passed = Counter(record.key_object for record in packed(tmp_path / "packed"))
+    assert passed == Counter({1: found.at_once + found.later, None: found.unknown}) and passed[1] > 0
     assert found.at_once + found.later + found.none + found.unknown == 12 and found.bad == 0
     assert found.later > 0 and found.packed == 12 - found.none
     nobody = verified_by(monkeypatch, lambda record: record.responses[CHOSEN])
@@ -86,6 +88,28 @@ def test_a_run_that_was_stopped_asks_only_about_the_rest(tmp_path, monkeypatch):
         assert (ours.key, ours.key_object) == (theirs.key, theirs.key_object)
 
 
+def test_what_was_decided_about_a_record_is_not_said_of_another_in_its_place(tmp_path, monkeypatch):
+    verified_by(monkeypatch, second_only)
+    pack_verified(config_of(), MODEL, tmp_path / "packed")
+    lines = (tmp_path / "packed.key_objects.jsonl").read_text().splitlines()
+    exchanged = [lines[0], *reversed(lines[1:])]
+    (tmp_path / "other.key_objects.jsonl").write_text("".join(f"{line}\n" for line in exchanged))
+    with pytest.raises(ValueError, match=r"has changed since other.key_objects.jsonl was written; remove"):
+        pack_verified(config_of(), MODEL, tmp_path / "other")
+
+
+def test_how_data_is_read_may_change_and_what_would_be_ignored_is_refused(tmp_path, monkeypatch):
+    verified_by(monkeypatch, second_only)
+    found = pack_verified(config_of(), MODEL, tmp_path / "packed")
+    (tmp_path / "packed.key_objects.jsonl").rename(tmp_path / "again.key_objects.jsonl")
+    config = config_of()
+    config.data.threads = 2
+    assert pack_verified(config, MODEL, tmp_path / "again") == found
+    config.data.path = "nowhere"
+    with pytest.raises(ValueError, match="data.path is set"):
+        pack_verified(config, MODEL, tmp_path / "more")
+
+
 def test_what_was_decided_for_other_data_is_refused(tmp_path, monkeypatch):
     verified_by(monkeypatch, second_only)
     pack_verified(config_of(), MODEL, tmp_path / "packed")
@@ -98,11 +122,11 @@ def test_what_was_decided_for_other_data_is_refused(tmp_path, monkeypatch):
 
 def test_decisions_come_back_as_they_were_made(tmp_path):
     made = [Verdict(2, 1), None, Verdict(None, 3)]
-    Decisions(tmp_path / "a.jsonl", {"model": 1}).add(made)
+    Decisions(tmp_path / "a.jsonl", {"model": 1}).add(made, ["f0", None, "f2"])
     again = Decisions(tmp_path / "a.jsonl", {"model": 1})
-    assert again.made == made
-    again.add([Verdict(0, 1)])
-    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[-1]) == [0, 1]
+    assert again.made == made and again.contents == ["f0", None, "f2"]
+    again.add([Verdict(0, 1)], ["f3"])
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[-1]) == [[0, 1], "f3"]
 
 
 # --- what the model is shown -------------------------------------------------------------------------
@@ -140,9 +164,10 @@ def test_a_real_model_is_asked():
     assert len(replies) == 1 and isinstance(replies[0], str)
 
 
-def test_a_recipe_without_views_and_a_verifier_with_tiles_are_refused():
-    with pytest.raises(ValueError, match="recipe 'dpo' makes no views"):
-        Without(config_of("dpo"), MODEL)
+def test_a_recipe_that_hides_no_key_object_and_a_verifier_with_tiles_are_refused():
+    for recipe in ("dpo", "mdpo", "povid"):
+        with pytest.raises(ValueError, match=f"'{recipe}' hides no key object; take one of adavip, lpoi"):
+            Without(config_of(recipe), MODEL)
     tiled = replace(MODEL, config=replace(MODEL.config, anyres=True))
     with pytest.raises(ValueError, match="the verifier reads images in tiles"):
         Without(config_of(), tiled)

@@ -99,6 +99,18 @@ def test_what_was_stopped_goes_on_to_the_same_set(whole, tmp_path, monkeypatch):
         )
 
 
+def test_what_was_made_of_a_record_is_not_given_to_another_in_its_place(whole, tmp_path):
+    _, journal, _ = whole
+    begun, *rows = map(json.loads, journal.splitlines())
+    indices = [row["index"] for row in rows]
+    shifted = [{**row, "index": index} for row, index in zip(rows, indices[1:] + indices[:1], strict=True)]
+    (tmp_path / "set.making").mkdir()
+    text = "".join(json.dumps(row) + "\n" for row in (begun, *shifted))
+    (tmp_path / "set.making/made.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"has changed since made.jsonl was written; remove that file"):
+        responses.construct(config_of(), "bdhs", tmp_path / "set")
+
+
 def test_another_model_or_seed_does_not_go_on_with_it(whole, tmp_path):
     folder, journal, _ = whole
     (tmp_path / "set.making").mkdir()
@@ -142,8 +154,9 @@ def test_the_best_and_the_worst_answer_stand_for_the_pair_of_the_data(tmp_path, 
 
 def test_a_record_of_which_nothing_was_made_is_left_out(tmp_path):
     journal = Journal(tmp_path / "made.jsonl", {"seed": 0})
-    journal.add({4: Answered({"corrupted": "A dog."}, {"tries": 1}), 2: Answered({}, {})})
+    made = {4: Answered({"corrupted": "A dog."}, {"tries": 1}), 2: Answered({}, {})}
+    journal.add(made, {4: "f4", 2: ""})
     again = Journal(tmp_path / "made.jsonl", {"seed": 0})
-    assert again.made == journal.made
+    assert again.made == journal.made and again.contents == {4: "f4", 2: ""}
     source = [f"record {i}" for i in range(5)]
-    assert len(responses.WithResponses(source, again.made)) == 1
+    assert len(responses.WithResponses(source, again)) == 1

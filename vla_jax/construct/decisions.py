@@ -16,12 +16,17 @@ class Decisions:
       path: a JSON line that says what they depend on, and one a record.
       identity: what they depend on.
 
+    Attributes:
+      path: the file.
+      made: the verdicts.
+      contents: what the records held that they are about, see `content.content_of`.
+
     Raises:
       ValueError: where those that are there depend on something else.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]):
-        self._path, self.made = path, list[Verdict | None]()
+        self.path, self.made, self.contents = path, list[Verdict | None](), list[str | None]()
         head = json.dumps(identity, sort_keys=True)
         # What follows the last end of a line was torn by a kill.
         first, *lines = path.read_text().split("\n")[:-1] if path.is_file() else [head]
@@ -30,14 +35,21 @@ class Decisions:
                 f"{path} was decided by another model, or for other data or options; remove it, or choose "
                 "another folder"
             )
-        self.made += [None if (said := json.loads(line)) is None else Verdict(*said) for line in lines]
+        for line in lines:
+            self._take(*json.loads(line))
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text("".join(f"{line}\n" for line in (head, *lines)))
         os.replace(partial, path)
 
-    def add(self, verdicts: Sequence[Verdict | None]) -> None:
+    def add(self, verdicts: Sequence[Verdict | None], contents: Sequence[str | None]) -> None:
         """Keeps further ones."""
-        with self._path.open("a") as file:
-            file.write("".join(f"{json.dumps(verdict)}\n" for verdict in verdicts))
-        self.made += verdicts
+        rows = list(zip(verdicts, contents, strict=True))
+        with self.path.open("a") as file:
+            file.write("".join(f"{json.dumps(row)}\n" for row in rows))
+        for row in rows:
+            self._take(*row)
+
+    def _take(self, verdict: Sequence[Any] | None, content: str | None) -> None:
+        self.made.append(None if verdict is None else Verdict(*verdict))
+        self.contents.append(content)

@@ -19,6 +19,8 @@ class Journal:
     Attributes:
       path: the file.
       made: index -> what was made for its record.
+      contents: index -> what the record held then, see `content.content_of`; "" of those that nothing was
+        made of.
 
     Raises:
       ValueError: where the file is another command's.
@@ -35,21 +37,24 @@ class Journal:
                 "began it, or remove the file"
             )
         self.made = {row["index"]: Answered(row["responses"], row["provenance"]) for row in rows[1:]}
+        self.contents: dict[int, str] = {row["index"]: row["content"] for row in rows[1:]}
         # Anew, since a kill may have torn its last line.
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows or [begun]))
         os.replace(partial, path)
 
-    def add(self, made: Mapping[int, Answered]) -> None:
+    def add(self, made: Mapping[int, Answered], contents: Mapping[int, str]) -> None:
         """Keeps what was made for some records."""
         with self.path.open("a") as file:
             file.writelines(
-                json.dumps({"index": index, **each._asdict()}) + "\n" for index, each in made.items()
+                json.dumps({"index": index, "content": contents[index], **each._asdict()}) + "\n"
+                for index, each in made.items()
             )
             file.flush()
             os.fsync(file.fileno())
         self.made.update(made)
+        self.contents.update(contents)
 
 
 def _row(line: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vla_jax.construct.content import check_content, content_of
 from vla_jax.construct.decisions import Decisions
 from vla_jax.construct.files import progress_bar
 from vla_jax.construct.without import Without
@@ -19,7 +20,7 @@ from vla_jax.rollout.verifying import Verdict, verify
 from vla_jax.training.assembly import plan_of, world_of
 from vla_jax.training.bad_records import ListedReport
 from vla_jax.training.base_identity import fingerprint
-from vla_jax.training.configuration import plain
+from vla_jax.training.configuration import check, plain
 from vla_jax.training.workdir import BAD_RECORDS
 
 WHEN_NONE = LEAVE_OUT, KEEP_FIRST = "leave_out", "keep_first"
@@ -73,9 +74,10 @@ def pack_verified(config: ConfigDict, model: Model, to: Path, when_none: str = L
     Raises:
       DataError: at a bad record, or, where they are skipped, at one too many.
       FileExistsError: where `to` exists.
-      ValueError: where the recipe makes no views, the model reads tiles, or what is kept beside the folder
-        was decided by another model or about other data.
+      ValueError: where the configuration cannot work, the recipe's views hide no key object, the model reads
+        tiles, or what is kept beside the folder was decided by another model or about other data.
     """
+    check(config)
     if to.exists():
         raise FileExistsError(f"{to} exists; remove it or choose another folder")
     source = open_source(config.data.to_dict(), world_of(config, model.config.vision.image_size))
@@ -91,15 +93,18 @@ def pack_verified(config: ConfigDict, model: Model, to: Path, when_none: str = L
             part = chosen[start : start + _TOGETHER]
             records = _usable(source, part, ask, report if skips else None)
             verdicts = dict(zip(records, verify(list(records.values()), ask), strict=True))
-            decisions.add([verdicts.get(index) for index in part])
+            decisions.add(
+                [verdicts.get(index) for index in part],
+                [content_of(records[index]) if index in records else None for index in part],
+            )
             progress(len(part))
     kept = [
-        (index, verdict.place)
-        for index, verdict in zip(chosen, decisions.made, strict=True)
+        (index, verdict.place, content or "")
+        for index, verdict, content in zip(chosen, decisions.made, decisions.contents, strict=True)
         if verdict is not None and (_outcome(verdict) != "none" or when_none == KEEP_FIRST)
     ]
     with progress_bar("pack", len(kept)) as progress:
-        packed = pack(_WithKeyObjects(source, kept), to, progress=progress)
+        packed = pack(_WithKeyObjects(source, kept, decisions.path.name), to, progress=progress)
     counts = Counter("bad" if verdict is None else _outcome(verdict) for verdict in decisions.made)
     asked = sum(verdict.asked for verdict in decisions.made if verdict is not None)
     return Verified(
@@ -140,6 +145,8 @@ def _usable(
 def _identity(config: ConfigDict, model: Model) -> dict[str, Any]:
     """What decisions depend on."""
     said = plain(config)
+    how = ("workers", "threads", "preflight", "length_multiple")
+    said["data"] = {name: value for name, value in said["data"].items() if name not in how}
     parts = {"base": model.params, "adapter": model.adapter}
     return {
         "model": fingerprint(parts, model.config.to_dict()),
@@ -156,16 +163,19 @@ class _WithKeyObjects:
 
     Attributes:
       source: the records.
-      kept: (index there, place of the key object or None) of each.
+      kept: (index there, place of the key object or None, content when that was decided) of each.
+      decided_in: the file that says so.
     """
 
     source: Source
-    kept: Sequence[tuple[int, int | None]]
+    kept: Sequence[tuple[int, int | None, str]]
+    decided_in: str
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def __getitem__(self, index: int) -> Record:
-        place, key_object = self.kept[index]
+        place, key_object, content = self.kept[index]
         record = self.source[place]
+        check_content(record, content, self.decided_in)
         return record if key_object is None else replace(record, key_object=key_object)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from vla_jax.construct.content import check_content, content_of
 from vla_jax.construct.files import progress_bar
 from vla_jax.construct.journal import Journal
 from vla_jax.data import REJECTED, Record, Source
@@ -19,7 +20,7 @@ from vla_jax.training.assembly import assemble, check_data
 from vla_jax.training.bad_records import ListedReport
 from vla_jax.training.base_identity import fingerprint
 from vla_jax.training.configuration import check, plain
-from vla_jax.training.one_pass import Answered, one_pass
+from vla_jax.training.one_pass import one_pass
 from vla_jax.training.run import Run
 from vla_jax.training.workdir import BAD_RECORDS
 
@@ -29,14 +30,14 @@ class WithResponses:
 
     Args:
       source: the records.
-      made: index -> what was made; records of which nothing was made are left out.
+      journal: what was made; records of which nothing was made are left out.
       role: what a response is called here; "" calls it what the method does.
     """
 
-    def __init__(self, source: Source, made: Mapping[int, Answered], role: str = ""):
+    def __init__(self, source: Source, journal: Journal, role: str = ""):
         self.name = getattr(source, "name", "data")
-        self._source, self._role = source, role
-        self._made = [(index, each) for index, each in sorted(made.items()) if each.responses]
+        self._source, self._journal, self._role = source, journal, role
+        self._made = [(index, each) for index, each in sorted(journal.made.items()) if each.responses]
 
     def __len__(self) -> int:
         return len(self._made)
@@ -44,6 +45,7 @@ class WithResponses:
     def __getitem__(self, index: int) -> Record:
         place, made = self._made[index]
         record = self._source[place]
+        check_content(record, self._journal.contents[place], self._journal.path.name)
         called = {role: self._role or role for role in made.responses}
         responses = {called[role]: text for role, text in made.responses.items()}
         replaced = set(responses) & set(record.responses)
@@ -98,7 +100,7 @@ def construct(config: ConfigDict, method: str, to: Path, as_rejected: bool = Fal
     journal = Journal(making / "made.jsonl", {**identity, **sections})
     _fill(journal, run, identity, making)
 
-    source = WithResponses(run.source, journal.made, REJECTED if as_rejected else "")
+    source = WithResponses(run.source, journal, REJECTED if as_rejected else "")
     if not len(source):
         raise ValueError(f"nothing could be made of any record; see {journal.path}")
     with progress_bar("pack", len(source)) as progress:
@@ -128,5 +130,9 @@ def _fill(journal: Journal, run: Run, identity: Mapping[str, Any], folder: Path)
             for index, each in answered.items():
                 if each.responses:
                     answered[index] = each._replace(provenance={**identity, **each.provenance})
-            journal.add(answered)
+            contents = {
+                index: content_of(run.source[index]) if each.responses else ""
+                for index, each in answered.items()
+            }
+            journal.add(answered, contents)
             progress(len(answered))

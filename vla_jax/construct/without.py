@@ -13,6 +13,7 @@ from vla_jax.data.encoding import Encoded
 from vla_jax.data.key_object import has_area
 from vla_jax.generate import answerer
 from vla_jax.interop import Model
+from vla_jax.recipes import available, named
 from vla_jax.training.beginning import recipe_of
 from vla_jax.training.step import view_strips
 
@@ -25,13 +26,15 @@ class Without:
       model: who answers, greedily.
 
     Raises:
-      ValueError: where the recipe makes no views, or the model reads tiles, whose boxes nobody knows.
+      ValueError: where the recipe's views do not hide the key object, or the model reads tiles, whose boxes
+        nobody knows.
     """
 
     def __init__(self, config: ConfigDict, model: Model):
         self._recipe, self._seed = recipe_of(config), config.seed
-        if len(self._recipe.view_names) < 2:
-            raise ValueError(f"recipe {config.recipe!r} makes no views; name one that hides the key object")
+        if not self._recipe.hides_key_object:
+            hiding = ", ".join(name for name in available() if named(name).hides_key_object)
+            raise ValueError(f"recipe {config.recipe!r} hides no key object; take one of {hiding}")
         if model.config.anyres:
             raise ValueError("the verifier reads images in tiles, where boxes are not known; take another")
         self._asked = answerer(model, config.data.max_prompt_length, config.evaluation.batch_size)

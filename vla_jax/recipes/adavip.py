@@ -82,5 +82,6 @@ def recipe(options: Options) -> Recipe:
         make_views=make_views,
         candidates=(Candidate(0, 0), Candidate(0, 1), Candidate(1, 0)),
         objective=objective,
+        hides_key_object=True,
         masks=True,
     )

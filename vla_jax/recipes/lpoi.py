@@ -88,4 +88,5 @@ def recipe(options: Options) -> Recipe:
         make_views=make_views,
         candidates=(*(Candidate(view, 0) for view in range(views)), Candidate(view=0, response=1)),
         objective=objective,
+        hides_key_object=True,
     )

@@ -64,6 +64,7 @@ class Recipe:
       values: whether the objective reads a value head, which is then trained too.
       divergences: whether the objective reads how far policy and reference are apart at each token.
       rollout: how the method makes the responses it learns from; None where the data has them.
+      hides_key_object: whether the key object is hidden in the last view.
       masks: whether `make_views` reads the key object's mask.
       changes: whether the objective reads which tokens set the first two responses apart.
       tile_by_tile: whether views of an image in tiles are the views of its tiles; boxes and masks are not
@@ -84,6 +85,7 @@ class Recipe:
     values: bool = False
     divergences: bool = False
     rollout: Rollout | None = None
+    hides_key_object: bool = False
     masks: bool = False
     changes: bool = False
     further_turns: bool = False
