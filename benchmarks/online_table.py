@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.configured import made_once
 from benchmarks.tables import markdown, write_page
 from benchmarks.world_table import Arm, run_arm, spread_table, summary_of
 
@@ -69,11 +70,10 @@ def train(row: Arm | Made, seed: int, runs: Path, extra: Sequence[str]) -> None:
     reads: tuple[str, ...] = ()
     if isinstance(row, Made):
         folder = runs / f"{arm.name.replace(', ', '-')}-set-seed{seed}"
-        if not folder.exists():
-            settings = (f"seed={seed}", f"data.size={_RECORDS}", *row.making, *extra)
-            command = [sys.executable, "-m", "vla_jax.construct", "bdhs", f"--config={_MAKER}"]
-            changes = (f"--config.{setting}" for setting in settings)
-            subprocess.run([*command, f"--to={folder}", *changes], check=True)
+        settings = (f"seed={seed}", f"data.size={_RECORDS}", *row.making, *extra)
+        command = [sys.executable, "-m", "vla_jax.construct", "bdhs", f"--config={_MAKER}", f"--to={folder}"]
+        command += [f"--config.{setting}" for setting in settings]
+        made_once(folder, settings, lambda: subprocess.run(command, check=True))
         reads = (f"data.path={folder}",)
     run_arm(arm, seed, runs, [*extra, *reads])
 

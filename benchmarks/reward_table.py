@@ -18,12 +18,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from benchmarks.configured import configured
+from benchmarks.configured import configured, made_once
 from benchmarks.pair_sets import SETS
 from benchmarks.tables import markdown, mean_and_spread, write_page
 from vla_jax.data.packing import pack
@@ -45,13 +46,13 @@ def settings(seed: int, extra: Sequence[str]) -> list[str]:
     return [f"seed={seed}", f"train.steps={_STEPS}", "data.max_completion_length=32", size, *extra]
 
 
-def packed(name: str, seed: int, config: ConfigDict, runs: Path) -> Path:
+def packed(name: str, seed: int, config: ConfigDict, runs: Path, extra: Sequence[str]) -> Path:
     """The folder of a set's pairs, `train` and `held_out`, made where it is not there."""
     folder = runs / f"pairs-seed{seed}" / _slug(name)
     folder.mkdir(parents=True, exist_ok=True)
     for part, places in (("train", _TRAINED), ("held_out", _HELD_OUT)):
-        if not (folder / part).exists():
-            pack(SETS[name](config, places), folder / part)
+        make = partial(pack, SETS[name](config, places), folder / part)
+        made_once(folder / part, settings(seed, extra), make)
     return folder
 
 
@@ -135,7 +136,7 @@ def main() -> None:
         for seed in seeds:
             config, sets = configured(_CONFIG, settings(seed, arguments.set)), {}
             if not arguments.finished:
-                sets = {name: packed(name, seed, config, arguments.runs) for name in SETS}
+                sets = {name: packed(name, seed, config, arguments.runs, arguments.set) for name in SETS}
             for name, parts in rows.items():
                 if sets:
                     files = [sets[part] for part in parts]

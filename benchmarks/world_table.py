@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.configured import configured
+from benchmarks.configured import configured, made_once
 from benchmarks.tables import markdown, mean_and_spread, write_page
 from vla_jax.construct.key_objects import pack_verified
 from vla_jax.train import base_model
@@ -104,13 +104,15 @@ def run_arm(arm: Arm, seed: int, runs: Path, extra: Sequence[str]) -> None:
 
 def verified_pairs(config: str, seed: int, runs: Path, settings: Sequence[str]) -> Path:
     """The folder of the world's pairs with verified key objects, packed where it is not there."""
-    folder = runs / f"verified-seed{seed}"
-    if not folder.exists():
-        asked = configured(config, (*settings, f"data.size={_VERIFIED_PAIRS}"))
+    folder, settings = runs / f"verified-seed{seed}", (*settings, f"data.size={_VERIFIED_PAIRS}")
+
+    def make() -> None:
+        asked = configured(config, settings)
         found = str(pack_verified(asked, base_model(asked), folder))
         folder.with_name(f"{folder.name}.txt").write_text(found + "\n")
         print(found)
-    return folder
+
+    return made_once(folder, settings, make)
 
 
 def _reading(folder: Path) -> tuple[str, ...]:
