@@ -88,10 +88,8 @@ def read(
             mixed = attend(config.sliding_window)
         return mixed, Cache(rearrange(k, "b s g k -> b g k s"), rearrange(v, "b s g k -> b g s k"))
 
-    states, made = run_layers(
-        params, config, embeddings, rotation(config, positions), mix, adapter, None, compute
-    )
-    return states, made
+    rotated = rotation(config, positions, end=positions.shape[1])
+    return run_layers(params, config, embeddings, rotated, mix, adapter, None, compute)
 
 
 def empty_cache(config: LlamaConfig, forks: Forks, length: int, dtype: DTypeLike) -> Caches:
@@ -151,9 +149,8 @@ def step(
     pasts: Any = forks.prefix, own
     if isinstance(own, list):
         pasts = list(zip(*pasts, strict=True))
-    states, made = run_layers(
-        params, config, embeddings, rotation(config, positions), mix, adapter, pasts, compute
-    )
+    rotated = rotation(config, positions, end=forks.key_positions.shape[1] + _length(own))
+    states, made = run_layers(params, config, embeddings, rotated, mix, adapter, pasts, compute)
     return states, made if isinstance(own, list) else _written(own, made, place)
 
 

