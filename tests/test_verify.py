@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
 
 
 def rewritten(workdir, caption):
-    """Puts other captions in the place of a tiny model's, which name nothing; (present, absent) -> caption."""
+    """Puts (present, absent) -> caption in the place of a tiny model's captions, which name nothing."""
     scenes, _ = open_scenes(ConfigDict(json.loads((workdir / "config.json").read_text())), SIZE)
     for when in ("before", "after"):
         file = workdir / f"evaluation_{when}.json"

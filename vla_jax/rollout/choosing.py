@@ -99,7 +99,7 @@ def _drawn(key: Key[Array, "..."], logits: Float[Array, "*b w"]) -> Int[Array, "
     padded = jnp.pad(weights, [(0, 0)] * (logits.ndim - 1) + [(0, missing)])
     blocks = rearrange(padded, "... (n w) -> ... n w", w=_BLOCK)
     if key.ndim:
-        uniform = jax.vmap(lambda each: jax.random.uniform(each, 2))(key.reshape(-1)).reshape(*key.shape, 2)
+        uniform = jax.vmap(lambda each: jax.random.uniform(each, (2,)))(key.reshape(-1)).reshape(*key.shape, 2)
     else:
         uniform = jax.random.uniform(key, (*logits.shape[:-1], 2))
     block = _reached(blocks.sum(axis=-1), uniform[..., 0])
@@ -108,7 +108,7 @@ def _drawn(key: Key[Array, "..."], logits: Float[Array, "*b w"]) -> Int[Array, "
 
 
 def _reached(weights: Float[Array, "*b n"], share: Float[Array, "*b"]) -> Int[Array, "*b"]:
-    """Where the sum of weights, from the first on, passes a share below 1 of the whole; never at a weight of 0."""
+    """Where the running sum of weights passes a share below 1 of the whole; never at a weight of 0."""
     sums = jnp.cumsum(weights, axis=-1)
     return (sums <= share[..., None] * sums[..., -1:]).sum(axis=-1)
 
