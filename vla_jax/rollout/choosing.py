@@ -99,7 +99,8 @@ def _drawn(key: Key[Array, "..."], logits: Float[Array, "*b w"]) -> Int[Array, "
     padded = jnp.pad(weights, [(0, 0)] * (logits.ndim - 1) + [(0, missing)])
     blocks = rearrange(padded, "... (n w) -> ... n w", w=_BLOCK)
     if key.ndim:
-        uniform = jax.vmap(lambda each: jax.random.uniform(each, (2,)))(key.reshape(-1)).reshape(*key.shape, 2)
+        flat = jax.vmap(lambda each: jax.random.uniform(each, (2,)))(key.reshape(-1))
+        uniform = flat.reshape(*key.shape, 2)
     else:
         uniform = jax.random.uniform(key, (*logits.shape[:-1], 2))
     block = _reached(blocks.sum(axis=-1), uniform[..., 0])
