@@ -72,6 +72,22 @@ def test_forks_say_what_separate_prefills_would(decoder):
         )
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_long_responses_read_on_in_caches_that_grow(decoder):
+    config, compute = of(decoder)
+    long = Sampling(140, temperature=1.0)
+    made = sample(
+        MODEL.params, None, config, image_tokens(), TOKENS, MASK, long, jax.random.key(1), compute=compute
+    )
+    assert made.mask.all()
+    whole = np.concatenate([TOKENS, made.tokens[:, 0]], axis=1)
+    seen = np.concatenate([MASK, made.mask[:, 0]], axis=1)
+    logits = plain_logits(MODEL.params, None, config, image_tokens(), whole, seen)
+    said = jax.nn.log_softmax(logits[:, TOKENS.shape[1] - 1 : -1])
+    chosen = jnp.take_along_axis(said, made.tokens[:, 0, :, None], axis=2)[..., 0]
+    np.testing.assert_allclose(made.log_probs[:, 0], chosen, atol=1e-5)
+
+
 def test_what_stands_behind_a_start_is_not_seen():
     others = READ.copy()
     others[:, 11:] = 77

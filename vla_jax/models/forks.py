@@ -105,6 +105,20 @@ def empty_cache(config: LlamaConfig, forks: Forks, length: int, dtype: DTypeLike
     return zeros(config.num_layers)
 
 
+def lengthened(own: Caches, length: int) -> Caches:
+    """The forks' caches with room for so many tokens."""
+    further = length - _length(own)
+
+    def one(cache: Cache) -> Cache:
+        still = [(0, 0)] * (cache.keys.ndim - 2)
+        return Cache(
+            jnp.pad(cache.keys, [*still, (0, 0), (0, further)]),
+            jnp.pad(cache.values, [*still, (0, further), (0, 0)]),
+        )
+
+    return [one(cache) for cache in own] if isinstance(own, list) else one(own)
+
+
 def step(
     params: Params,
     config: LlamaConfig,

@@ -20,6 +20,8 @@ from vla_jax.rollout.prefilling import Prefilled
 # (tokens [b f], the forks' caches, how many tokens they hold) -> logits [b f w], the caches.
 Advance = Callable[[Array, Caches, Array], tuple[Array, Caches]]
 
+_LEAST_ROOM = 64
+
 
 class Sampled(NamedTuple):
     """Sampled responses, right-padded; f forks, or k responses of a prompt.
@@ -78,10 +80,11 @@ def decode(
       ValueError: where there is a temperature and no key.
     """
     starts = jnp.repeat(ends_of(prefilled.valid) if starts is None else starts, count, axis=1)
-    logits, own, advance = begin(params, adapter, config, prefilled, starts, sampling.max_new_tokens, compute)
+    rooms = _rooms(sampling.max_new_tokens)
+    logits, own, advance = begin(params, adapter, config, prefilled, starts, rooms[0], compute)
 
-    def going(loop: _Loop) -> Bool[Array, ""]:
-        return (loop.step < sampling.max_new_tokens) & jnp.any(loop.alive)
+    def going_until(end: int) -> Callable[[_Loop], Bool[Array, ""]]:
+        return lambda loop: (loop.step < end) & jnp.any(loop.alive)
 
     def chosen(loop: _Loop) -> _Loop:
         own_key = None if key is None else _folded(key, loop.step)
@@ -102,8 +105,11 @@ def decode(
     shape = (*starts.shape, sampling.max_new_tokens)
     empty = Sampled(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
     last = jnp.full((*starts.shape, sampling.memory), -1, jnp.int32)
-    first = chosen(_Loop(jnp.int32(0), last, jnp.ones(starts.shape, bool), logits, own, empty))
-    return jax.lax.while_loop(going, one, first).out
+    loop = chosen(_Loop(jnp.int32(0), last, jnp.ones(starts.shape, bool), logits, own, empty))
+    for room in rooms:
+        loop = loop._replace(own=forks.lengthened(loop.own, room))
+        loop = jax.lax.while_loop(going_until(min(room + 1, sampling.max_new_tokens)), one, loop)
+    return loop.out
 
 
 def begin(
@@ -141,6 +147,18 @@ def begin(
 
     own = forks.empty_cache(config.language, behind, length, states.dtype)
     return llava.logits(params, states), own, advance
+
+
+def _rooms(longest: int) -> list[int]:
+    """How many tokens the forks' caches have room for, one loop after the other.
+
+    Every step reads all the room there is, so that a cache is at most twice as long as what it holds; a loop
+    more takes longer to compile, so that no room is halved below 64 tokens.
+    """
+    rooms = [longest]
+    while rooms[0] >= 2 * _LEAST_ROOM:
+        rooms.insert(0, -(-rooms[0] // 2))
+    return rooms
 
 
 def _folded(key: Key[Array, "..."], step: Int[Array, ""]) -> Key[Array, "..."]:
