@@ -1,9 +1,10 @@
 """A server's key: in an environment variable and in the request's header, and nowhere else.
 
 No object holds it, so that none can print, pickle or dump it; it is read anew for every request, and taken
-out of whatever the server says, since servers quote what they refuse.
+out of whatever the server says, since servers quote what they refuse, as it is or escaped.
 """
 
+import html
 import os
 import re
 
@@ -34,15 +35,16 @@ class EnvironmentKey(requests.auth.AuthBase):
       variable: its name; "" sends no key.
 
     Raises:
-      ValueError: where the variable holds no key; its value is not quoted.
+      ValueError: where the variable holds no key; neither its name nor its value is quoted.
     """
 
     def __init__(self, variable: str):
         self._variable = variable
         if variable and not _KEY.fullmatch(self._key):
             raise ValueError(
-                f"the environment variable {variable} holds no key; export it, or set "
-                "rewards.judge.key_variable='' for a server that needs none"
+                "the environment variable that rewards.judge.key_variable names holds no key; export it, or "
+                "set rewards.judge.key_variable='' for a server that needs none; the name is not shown, in "
+                "case it is a key"
             )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -52,9 +54,20 @@ class EnvironmentKey(requests.auth.AuthBase):
         return request
 
     def hidden(self, text: str) -> str:
-        """The text without the key."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """The text without the key, in whatever case and escaped for whatever it was quoted in."""
+        if not self._key:
+            return text
+        return re.sub("".join(map(_spellings, self._key)), "[key]", text, flags=re.IGNORECASE)
 
     @property
     def _key(self) -> str:
         return os.environ.get(self._variable, "").strip() if self._variable else ""
+
+
+def _spellings(character: str) -> str:
+    """A pattern of a character as it is and as JSON, a URL and HTML escape it, once or several times."""
+    code = ord(character)
+    return (
+        rf"(?:\\*{re.escape(character)}|\\+u{code:04x}|%(?:25)*{code:02x}"
+        rf"|&(?:amp;)*(?:#0*{code}|#x0*{code:x}|{re.escape(html.escape(character).strip('&;'))});)"
+    )

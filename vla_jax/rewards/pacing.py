@@ -65,8 +65,8 @@ def backoff(failures: int, dice: random.Random) -> float:
     return longest * dice.uniform(0.5, 1.0)
 
 
-def retry_after(header: str | None, clock: Clock, limit: float) -> float | None:
-    """Seconds that a server asks to wait: its `Retry-After`, in seconds or as a date. None where it does not.
+def retry_after(header: str | None, clock: Clock, limit: float) -> float:
+    """Seconds that a server asks to wait: its `Retry-After`, in seconds or as a date; 0 where it does not.
 
     Args:
       header: the header's value.
@@ -77,14 +77,14 @@ def retry_after(header: str | None, clock: Clock, limit: float) -> float | None:
       JudgeError: where it asks for longer.
     """
     if header is None:
-        return None
+        return 0.0
     try:
         seconds = float(header)
     except ValueError:
         try:
             seconds = parsedate_to_datetime(header).timestamp() - clock.date()
         except ValueError:
-            return None
+            return 0.0
     if not seconds >= 0:
         return 0.0
     if seconds > limit:

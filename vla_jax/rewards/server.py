@@ -60,13 +60,24 @@ class ServerConfig:
     on_refusal: str = "error"
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("rewards.judge.url must begin with http:// or https:// and name a host")
+        try:
+            parts = urlsplit(self.url)
+            reached = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of the brackets or the port; quotes what may be a key
+            reached = False
+        if not reached:
+            raise ValueError(
+                "rewards.judge.url must begin with http:// or https:// and name a host, with no port or one "
+                "that there is"
+            )
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise ValueError(
                 "rewards.judge.url must hold no user, password or query, which would be logged; name the "
                 "environment variable of the key in rewards.judge.key_variable"
+            )
+        if parts.path.rstrip("/").endswith("/chat/completions"):
+            raise ValueError(
+                "rewards.judge.url ends in /chat/completions, which is added to it; leave that out"
             )
         check_variable(self.key_variable)
         if self.on_refusal not in ("error", "count"):
@@ -85,7 +96,7 @@ class _Lost(NamedTuple):
     """A try without a reply: why, and the seconds that the server asks to wait."""
 
     problem: str
-    wait: float | None = None
+    wait: float = 0.0
 
 
 class ServerJudge:
@@ -151,10 +162,8 @@ class ServerJudge:
             lost = outcome
             if tries <= self._config.retries:
                 logging.warning("judge: %s; try %d of %d", lost.problem, tries, self._config.retries + 1)
-                if lost.wait is not None:
-                    self._pace.hold(lost.wait)
-                else:
-                    self._clock.wait(backoff(tries, self._dice), stopping)
+                self._pace.hold(lost.wait)
+                self._clock.wait(backoff(tries, self._dice), stopping)
         raise JudgeError(
             f"{self._url} did not answer in {self._config.retries + 1} tries; the last: {lost.problem}. "
             "What was answered is kept; start again when the server is back"
