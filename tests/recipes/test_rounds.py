@@ -157,11 +157,6 @@ def test_the_scale_of_rewards_is_measured_on_the_first_batches_and_rows_that_cou
     assert unscaled == {"reward_mean": 0, "reward_std": 1}
 
 
-def test_a_single_answer_has_no_advantage():
-    with pytest.raises(ValueError, match="samples is 1; an advantage takes at least 2 answers"):
-        named("rloo", {"samples": 1})
-
-
 # --- rewards of tokens, and values ---------------------------------------------------------------------
 
 ONE = [[[5, 6, END]], [[7, 8, 9]]]

@@ -78,10 +78,6 @@ class Options:
     def __post_init__(self) -> None:
         if self.baselines not in ("labels", "scores"):
             raise ValueError(f"options.fisao.baselines is {self.baselines!r}; choose labels or scores")
-        if self.baseline_rounds < 1:
-            raise ValueError(
-                f"options.fisao.baseline_rounds is {self.baseline_rounds}; it must be at least 1"
-            )
 
 
 def recipe(options: Options) -> Recipe:

@@ -44,10 +44,6 @@ class Options:
     anchor_delta: float = 0.0
     label_smoothing: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.num_views < 2:
-            raise ValueError(f"options.lpoi.num_views is {self.num_views}; a list has at least 2 views")
-
 
 def recipe(options: Options) -> Recipe:
     """L + 1 candidates: the chosen response under every view, and the rejected one under the first."""

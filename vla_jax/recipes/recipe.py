@@ -9,10 +9,20 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
+from vla_jax.recipes import limits
 from vla_jax.recipes.rollouts import Rollout
 from vla_jax.scoring import Candidate, Scores, TeacherForced
 
-_NOT_METHODS = ("answers", "blinding", "corruption", "judged_pairs", "measures", "recipe", "rollouts")
+_NOT_METHODS = (
+    "answers",
+    "blinding",
+    "corruption",
+    "judged_pairs",
+    "limits",
+    "measures",
+    "recipe",
+    "rollouts",
+)
 
 
 class KeyObject(NamedTuple):
@@ -142,13 +152,15 @@ def named(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe `name` with these options.
 
     Raises:
-      ValueError: where there is no such recipe, or it has no such option.
+      ValueError: where there is no such recipe, or it has no such option, or none of that value.
     """
     module = _module(name)
     known = asdict(module.Options())
     if unknown := sorted(set(options or {}) - set(known)):
         raise ValueError(f"recipe {name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    return module.recipe(module.Options(**(options or {})))
+    chosen = module.Options(**(options or {}))
+    limits.check(name, asdict(chosen))
+    return module.recipe(chosen)
 
 
 def default_options(name: str) -> dict[str, Any]:

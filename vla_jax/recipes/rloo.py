@@ -68,8 +68,6 @@ class Options:
 
 def recipe(options: Options) -> Recipe:
     """As many candidates as answers, all under the image; of the data only prompts are read."""
-    if options.samples < 2:
-        raise ValueError(f"options.rloo.samples is {options.samples}; an advantage takes at least 2 answers")
 
     def earned(policy: Policy, batch: Batch) -> np.ndarray:
         assert policy.reward is not None
