@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from vla_jax.rollout import Sampling
-from vla_jax.rollout.choosing import choose, ended, filtered, remembered
+from vla_jax.rollout.choosing import _reached, choose, ended, filtered, remembered
 
 LOGITS = np.random.default_rng(0).normal(scale=2.0, size=50).astype(np.float32)
 
@@ -45,6 +45,23 @@ def test_tokens_are_drawn_from_the_filtered_softmax(temperature, top_k, top_p):
     kept = [i for i, size in enumerate(bins) if size > 0]
     assert len(kept) > 4
     assert stats.chisquare(np.take(observed, kept), np.take(bins, kept)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("count", [126, 256, 501, 594])
+def test_nothing_of_weight_0_is_reached(count):
+    """Shares on both sides of every running sum, which XLA adds up in parts beyond some hundreds."""
+    rng = np.random.default_rng(count)
+    weights = np.where(rng.random(count) < 0.7, 0, rng.random(count)).astype(np.float32)
+    weights[-7:] = 0
+    sums = np.asarray(jnp.cumsum(weights) / weights.sum())
+    shares = np.concatenate([sums, *(np.nextafter(sums, side, dtype=np.float32) for side in (0, 1))])
+    shares = shares[shares < 1]
+    reached = _reached(jnp.tile(weights, (len(shares), 1)), jnp.asarray(shares))
+    assert (weights[reached] > 0).all()
+    exact = np.searchsorted(np.cumsum(weights.astype(np.float64)) / weights.sum(dtype=np.float64), shares)
+    steps = np.flatnonzero(weights)
+    apart = np.searchsorted(steps, reached) - np.searchsorted(steps, np.minimum(exact, steps[-1]))
+    assert abs(apart).max() <= 1
 
 
 def test_log_probs_are_of_all_tokens_at_temperature_1():

@@ -109,9 +109,12 @@ def _drawn(key: Key[Array, "..."], logits: Float[Array, "*b w"]) -> Int[Array, "
 
 
 def _reached(weights: Float[Array, "*b n"], share: Float[Array, "*b"]) -> Int[Array, "*b"]:
-    """Where the running sum of weights passes a share below 1 of the whole; never at a weight of 0."""
-    sums = jnp.cumsum(weights, axis=-1)
-    return (sums <= share[..., None] * sums[..., -1:]).sum(axis=-1)
+    """Where the running sum of weights passes a share below 1 of the whole; never at a weight of 0.
+
+    A running sum is added up in parts: from one place to the next it may move though the weight there is 0.
+    """
+    sums = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), -1)
+    return jnp.argmax(sums > share[..., None] * sums.max(axis=-1, keepdims=True), axis=-1)
 
 
 def filtered(logits: Float[Array, "*b w"], sampling: Sampling) -> Float[Array, "*b w"]:
