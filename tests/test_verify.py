@@ -67,9 +67,12 @@ def test_captions_without_both_kinds_of_words_are_one_line(finished):
         ((), "--run"),
         (("--run=nowhere", "--verifier=nowhere"), "nowhere"),
         (("--run={run}", "--verifier=nowhere"), "nowhere"),
+        (("--run={run}/model", "--verifier={clip}"), "model is not the workdir of a run"),
     ],
 )
 def test_wrong_arguments_are_told_without_a_traceback(finished, arguments, told):
-    done = run(COMMAND, *(argument.format(run=finished / "run") for argument in arguments))
+    done = run(
+        COMMAND, *(argument.format(run=finished / "run", clip=finished / "clip") for argument in arguments)
+    )
     assert done.returncode == 1
     assert told in done.stderr and "Traceback" not in done.stderr

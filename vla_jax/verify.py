@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags
-from ml_collections import ConfigDict
 
 from vla_jax.command_line import parse_flags
 from vla_jax.data.schema import decoded
@@ -21,6 +20,7 @@ from vla_jax.interop.clip_folder import Clip, load_clip
 from vla_jax.report import figures, write_words
 from vla_jax.rewards.word_scores import WordScores, word_scores
 from vla_jax.training.verifying import verifier_of
+from vla_jax.training.workdir import configuration_of
 
 
 def verified(workdir: Path, towers: Clip) -> dict[str, WordScores]:
@@ -32,9 +32,9 @@ def verified(workdir: Path, towers: Clip) -> dict[str, WordScores]:
 
     Raises:
       OSError: where the run kept no evaluation.
-      ValueError: where captions name too little to compare.
+      ValueError: where there is no run, or its captions name too little to compare.
     """
-    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    config = configuration_of(workdir)
     verifier = verifier_of(towers, config)
     scenes, _ = open_scenes(config, towers.config.vision.image_size)
     sides = {}

@@ -62,6 +62,17 @@ def _recorded(record: Path) -> dict[str, Any]:
     return recorded
 
 
+def configuration_of(path: Path) -> ConfigDict:
+    """The configuration of the run whose directory this is.
+
+    Raises:
+      WorkdirError: where it is no run's, or its record cannot be read.
+    """
+    if not is_claimed(path) or "recipe" not in (recorded := _recorded(path / _RECORD)):
+        raise WorkdirError(f"{path} is not the workdir of a run")
+    return ConfigDict(recorded)
+
+
 def is_claimed(path: Path) -> bool:
     """Whether a run began here."""
     return (path / _RECORD).is_file()
