@@ -1,6 +1,7 @@
 """The methods that learn from what models answer, on the built-in world, over several seeds.
 
     make online-table        or: python -m benchmarks.online_table --seeds=0,1,2 --runs=runs/online
+    python -m benchmarks.online_table --rewards=runs/rewards     # after `make reward-table`: three rows more
 
 Trains every arm on every seed, the sets of made answers, the reward model and the verifier that they need
 first, and prints a Markdown table with mean and spread, and one seed by seed. Writes both, dated, to
@@ -19,6 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.configured import made_once
+from benchmarks.reward_table import workdir_of
 from benchmarks.tables import markdown, write_page
 from benchmarks.world_table import Arm, run_arm, spread_table, summary_of
 
@@ -28,6 +30,8 @@ _BASE, _BY_SEED = "base (sft)", ("chair_s", "recall", "pope_f1")
 _RECORDS = 6_400
 _MAKER = "configs/world_bdhs_online.py"
 _NOISE = ("options.bdhs.threshold=0.0", "options.bdhs.noise_step=500")
+# The reward table's model that knows the policy's own answers.
+_OTHER_REWARDS = "swapped noun + own answer"
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,22 @@ ROWS = (
         }.items()
     ),
 )
+OTHER_REWARDS = tuple(
+    Arm(f"{name}, other rewards", f"configs/world_{config}.py", ("rewards.config=",))
+    for name, config in {"best of n": "best_of_n", "rloo": "rloo", "ppo": "ppo"}.items()
+)
 
 
-def train(row: Arm | Made, seed: int, runs: Path, extra: Sequence[str]) -> None:
-    """Trains and evaluates one row with one seed, unless it has been done."""
+def train(row: Arm | Made, seed: int, runs: Path, extra: Sequence[str], rewards: Path | None = None) -> None:
+    """Trains and evaluates one row with one seed, unless it has been done.
+
+    Args:
+      row: what is trained.
+      seed: of everything.
+      runs: where runs lie.
+      extra: settings of every row.
+      rewards: where the reward table's runs lie; needed by the rows of `OTHER_REWARDS`.
+    """
     arm = arm_of(row)
     if summary_of(arm, seed, runs) is not None:
         return
@@ -75,6 +91,9 @@ def train(row: Arm | Made, seed: int, runs: Path, extra: Sequence[str]) -> None:
         command += [f"--config.{setting}" for setting in settings]
         made_once(folder, settings, lambda: subprocess.run(command, check=True))
         reads = (f"data.path={folder}",)
+    elif row in OTHER_REWARDS:
+        assert rewards is not None
+        reads = (f"rewards.model={workdir_of(_OTHER_REWARDS, seed, rewards) / 'model'}",)
     run_arm(arm, seed, runs, [*extra, *reads])
 
 
@@ -102,18 +121,25 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--runs", type=Path, default=Path("runs/online"))
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override in every arm")
+    parser.add_argument(
+        "--rewards",
+        type=Path,
+        metavar="DIR",
+        help="runs of the reward table, whose model some more rows take",
+    )
     parser.add_argument("--finished", action="store_true", help="tell of what is finished; train nothing")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
 
+    rows = (*ROWS, *(OTHER_REWARDS if arguments.rewards else ()))
     found: dict[str, dict[int, dict]] = {_BASE: {}}
     steps: dict[str, str] = {}
-    with tqdm(total=len(seeds) * len(ROWS), desc="online table", unit="run") as bar:
+    with tqdm(total=len(seeds) * len(rows), desc="online table", unit="run") as bar:
         for seed in seeds:
-            for row in ROWS:
+            for row in rows:
                 arm = arm_of(row)
                 if not arguments.finished:
-                    train(row, seed, arguments.runs, arguments.set)
+                    train(row, seed, arguments.runs, arguments.set, arguments.rewards)
                 if (summary := summary_of(arm, seed, arguments.runs)) is None:
                     continue
                 if "before" in summary:

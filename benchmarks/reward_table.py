@@ -58,7 +58,7 @@ def packed(name: str, seed: int, config: ConfigDict, runs: Path, extra: Sequence
 
 def train(name: str, parts: Sequence[Path], seed: int, runs: Path, extra: Sequence[str]) -> Path:
     """Trains a reward model on one set or on several alike, or finds that it has been; returns its folder."""
-    workdir = _workdir(name, seed, runs)
+    workdir = workdir_of(name, seed, runs)
     files = [str(part / "train") for part in parts]
     if len(files) == 1:
         data = ["data.source=packed", f"data.path={files[0]}"]
@@ -92,7 +92,7 @@ def asked(workdir: Path, sets: Mapping[str, Path], config: ConfigDict) -> dict[s
 
 def kept(name: str, seed: int, runs: Path) -> dict[str, float] | None:
     """What a finished reward model prefers, by set; None where it is not finished."""
-    file = _workdir(name, seed, runs) / "held_out_pairs.json"
+    file = workdir_of(name, seed, runs) / "held_out_pairs.json"
     shares = json.loads(file.read_text()) if file.is_file() else {}
     return {name: shares[name] for name in SETS} if shares.keys() >= SETS.keys() else None
 
@@ -112,7 +112,8 @@ def seed_table(name: str, by_seed: Mapping[int, Mapping[str, float]]) -> str:
     return markdown([f"{name}, seed", *SETS], rows)
 
 
-def _workdir(name: str, seed: int, runs: Path) -> Path:
+def workdir_of(name: str, seed: int, runs: Path) -> Path:
+    """Where the reward model of a row is trained with one seed."""
     return runs / f"{_slug(name)}-seed{seed}"
 
 

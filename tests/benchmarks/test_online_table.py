@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import online_table, world_table
-from benchmarks.online_table import ROWS, seed_table
+from benchmarks.online_table import OTHER_REWARDS, ROWS, seed_table
 from benchmarks.world_table import _HEADINGS
 
 
@@ -54,6 +54,16 @@ def test_sets_are_made_before_they_are_read_and_nothing_is_done_twice(campaign, 
     again = campaign("--seeds=0,1", "--runs=runs")
     assert len(again) == len(ROWS) + 2 and not [command for command in again if "--config.seed=0" in command]
     assert campaign("--seeds=0,1", "--runs=runs", "--finished") == []
+
+
+def test_rows_with_other_rewards_read_those_of_their_seed(campaign):
+    campaign("--seeds=0,1", "--runs=runs")
+    more = campaign("--seeds=0,1", "--runs=runs", "--rewards=runs/rewards")
+    assert len(more) == 2 * len(OTHER_REWARDS)
+    for seed, commands in enumerate((more[: len(OTHER_REWARDS)], more[len(OTHER_REWARDS) :])):
+        for command in commands:
+            model = f"runs/rewards/swapped_noun-and-own_answer-seed{seed}/model"
+            assert {f"--config.rewards.model={model}", "--config.rewards.config="} <= set(command)
 
 
 def test_a_seed_that_is_not_there_is_an_empty_cell():
