@@ -150,6 +150,15 @@ def test_a_single_try_is_guided_and_kept_whatever_it_means():
     assert (made.tries, made.similarity) == (1, 1.0) and made.cuts
 
 
+def test_what_is_compared_is_what_is_kept():
+    complete, similarity = Scripted(ids("horse."), ids("two apples.")), Script([0.5])
+    whole = Corruption(TOKENIZER, lambda texts, others: np.zeros(len(texts)))
+    (long,) = whole([FIRST + SECOND], [7], complete, SEED)
+    (short,) = Corruption(TOKENIZER, similarity, longest=4)([FIRST + SECOND], [7], complete, SEED)
+    assert short.tokens == long.tokens[:4] and short.cuts == long.cuts
+    assert similarity.compared == [([short.text], [CHOSEN])] and short.text == text(long.tokens[:4])
+
+
 def test_a_record_s_draws_do_not_depend_on_its_neighbours():
     def cuts(chosen, records):
         corrupt = Corruption(TOKENIZER, lambda texts, others: np.zeros(len(texts)))

@@ -126,7 +126,7 @@ def _collect(options: Options, policy: Policy, batch: Batch) -> Collected:
     def complete(attempt: int, asked: Sequence[Beginning]) -> Sequence[Sequence[int]]:
         return completions(attempt, [each._replace(row=rows[each.row]) for each in asked])
 
-    corrupt = Corruption(speaker.tokenizer, similarity, options.tries, options.similar)
+    corrupt = Corruption(speaker.tokenizer, similarity, options.tries, options.similar, longest=length)
     seed = np.asarray(jax.random.key_data(policy.key)).ravel().tolist()
     made = dict(
         zip(

@@ -63,12 +63,14 @@ class Corruption:
       similarity: how alike two texts are.
       tries: N_BDHS, the most; of several, the last is made without the chosen response and kept as it is.
       similar: ε_s, the similarity from which on a response is made anew.
+      longest: responses are cut to so many tokens, before they are compared; None cuts none.
     """
 
     tokenizer: Any
     similarity: Similarity
     tries: int = 5
     similar: float = 0.97
+    longest: int | None = None
 
     def __call__(
         self,
@@ -141,7 +143,7 @@ class Corruption:
         responses: dict[int, tuple[int, ...]] = dict.fromkeys(cuts, ())
         for beginning, first, rest in zip(beginnings, kept, complete(beginnings), strict=True):
             responses[beginning.row] += (*first, *rest)
-        return responses
+        return {row: response[: self.longest] for row, response in responses.items()}
 
     def _text(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
