@@ -3,7 +3,7 @@
 Table 14 asks for an answer that indicates "whether Response 1 or Response 2 is better", in words of its own.
 So clauses are looked for in which a response is called better, worse, or as good as the other. What is said
 outright counts before what only suggests it ("more accurate"), and that before a tie. A reply whose clauses
-contradict each other, or that has none, prefers nothing, and why is said.
+contradict each other, or that has none, prefers nothing, and why is said. What is unclear is no verdict.
 """
 
 import re
@@ -29,24 +29,56 @@ _NOUN = r"(?:response|answer|assistant|option|candidate|description)"
 _VALUE = r"(1|2|one|two)"
 # "Response 1", "response #2", "the second answer", "response (1)"
 _MENTION = re.compile(rf"(?:the )?(?:\b{_NOUN} ?[#(:\[]? ?{_VALUE}\b[)\]]?|\b(first|second) {_NOUN}\b)")
+# "The first one is better than ...", and not "the first one is better lit".
+_ORDINAL = re.compile(
+    r"\bthe (first|second) one"
+    r"(?= is (?:the )?(?:better|best|preferable|superior)(?: than\b| because\b|[.,;]|$))"
+)
 
-_VERDICT = r"(?:better|best|preferred|preferable|superior|winner|winning|wins)"
+# "better-known", "at best", "had better", "better at hallucinating" call no response better.
+_VERDICT = (
+    r"(?<!-)(?<!at )(?<!had )(?<!its )(?<!less )(?<!least )(?<!second )"
+    r"(?:better|best|preferred|preferable|superior|winner|winning|wins)\b"
+    r"(?!-\w| (?:known|selling|described as)\b| at (?:first|hallucinat|invent|fabricat|mak|mislead))"
+)
 # "Better: 2", "the better one is 2", "preferred = 1": a number alone counts beside such a word only.
-_BARE = re.compile(rf"\b({_VERDICT}|verdict|choice)(?: one)?(?: is)?[ :=]+{_VALUE}(?=\W|$)")
+_BARE = re.compile(rf"\b({_VERDICT}|verdict|choice)(?: one)?(?: is:? (?=[12])| ?[:=] ?){_VALUE}(?=\W|$)")
 _ANNOUNCED = re.compile(r"\b(?:verdict|choice|answer)(?: is|:| is:) (<[12]>)")
+_RATED = re.compile(
+    r"\brated? (<[12]>)(?: as)?(?: (?:much|far|slightly|clearly|somewhat|a bit|a little))? "
+    r"(?:(higher|above)|lower|below)\b"
+)
+_CERTAIN = re.compile(
+    r"\b(?:there is )?(?:no|without(?: an?y?)?|beyond(?: an?y?)?) doubt(?: that)?\b|\bnot only\b"
+)
 # What is weighed, not said.
 _HYPOTHETICAL = re.compile(
     rf"\b(?:whether|if|which)\b[^.;,\n]*?{_VERDICT}"  # "whether 1 or 2 is better"
     r"|<[12]> (?:or|vs|versus) <[12]>"
+    r"|(?:^|(?<=[.!?;\n]))[^.!?;\n]*\?"
     r"|\b(?:could|might|may|should|would) (?:\w+ )?(?:be|have been)\b[^.;\n]*\b(?:if|had|with)\b"
 )
 _SENTENCES = re.compile(r"[.!?;\n]+")
 _CLAUSES = re.compile(r"[.!?;\n]+|\b(?:but|while|whereas|although|though|however|because|since|so)\b")
 _PARTS = re.compile(r", |\band\b")
-_NOT = re.compile(r"\b(?:not|no|never|neither|nor|hardly|cannot|isnt|doesnt|wasnt|dont)\b")
+# What denies or leaves open whatever is said after it.
+_OPEN = re.compile(
+    r"\b(?:not|no|never|neither|nor|hardly|barely|scarcely|cannot|doubt|far from|anything but|nowhere near"
+    r"|(?:is|are|was|were|do|does|did|wo|would|could|should|has|have|had)nt"
+    r"|(?:falls?|fell) short|(?:fail|attempt)(?:s|ed)? to|tr(?:y|ies|ied) to|too \w+ to|needs?|lacks?"
+    r"|may|might|could|(?:would|should) have|(?:some|many|one|others?|people|readers?|users?) would"
+    r"|at first|initially)\b"
+    # What an image shows: "mentions the winning team", "says the team wins".
+    r"|\b(?:mention|claim|say|state|report|invent)\w* (?:that )?(?:the|an?) (?:\w+ )?$"
+)
 
-_GOOD = re.compile(rf"\b{_VERDICT}\b")
-_BAD = re.compile(r"\b(?:worse|worst|inferior)\b")
+_GOOD = re.compile(
+    rf"\b{_VERDICT}|(?<=<[12]> )(?:(?:clearly|easily) )?(?:outperforms|surpasses|beats) (?=<[12]>)"
+)
+_BAD = re.compile(
+    r"\b(?:(?:worse|worst|inferior)\b(?! at (?:hallucinat|invent|fabricat|mak|mislead))"
+    r"|(?:less|least) (?:preferred|preferable))"
+)
 _SUGGESTS_GOOD = re.compile(
     r"\bmore (?:\w+ and )?(?:accurate|helpful|correct|faithful|factual|truthful|precise)"
     r"|\b(?:less|fewer|no) (?:\w+ )?hallucinat"
@@ -55,7 +87,10 @@ _SUGGESTS_BAD = re.compile(
     r"\bless (?:\w+ and )?(?:accurate|helpful|correct|faithful|factual|truthful|precise)"
     r"|\bmore (?:\w+ )?hallucinat"
 )
-_CHOICE = re.compile(r"\b(?:prefer|choose|chose|pick|select|favou?r|rate|recommend|go with|vote for)\b")
+_CHOICE = re.compile(
+    r"\b(?:prefer|choose|chose|pick|select|favou?r|recommend|go with|vote for)\b"
+    r"(?! (?:if|that|it)\b|[^<]*<[12]> to (?!<))"  # "I would prefer <1> to say more"
+)
 _TIE = re.compile(
     r"\b(?:equally|identical|equivalent|a tie|tied|same (?:quality|accuracy)|(?:no|nothing|not any) better"
     r"|(?:neither|none)\b.*\bbetter|both (?:<[12]> )*(?:responses? )?are)\b"
@@ -103,7 +138,9 @@ def _plain(reply: str) -> str:
     text = re.sub(r"\bcan ?not\b|\bcant\b", "cannot", re.sub(r"[ \t]+", " ", text))
     text = _MENTION.sub(lambda found: f"<{_NUMBERS[found[1] or found[2]]}>", text)
     text = _BARE.sub(lambda found: f"{found[1]} is <{_NUMBERS[found[2]]}>", text)
-    return _ANNOUNCED.sub(r"\1 is better", text)
+    text = _ORDINAL.sub(lambda found: f"<{_NUMBERS[found[1]]}>", text)
+    text = _RATED.sub(lambda found: f"{found[1]} is {'better' if found[2] else 'worse'}", text)
+    return _CERTAIN.sub(" ", _ANNOUNCED.sub(r"\1 is better", text))
 
 
 def _parts(clause: str) -> list[str]:
@@ -120,7 +157,7 @@ def _better(clause: str, good: re.Pattern[str], bad: re.Pattern[str]) -> Number 
     # than <2>", "the better one is <2>"; in "better than <2>" alone, of something unnamed.
     for pattern, says in ((good, True), (bad, False)):
         found = pattern.search(clause)
-        if found is None or _denied(clause[: found.start()]):
+        if found is None or _OPEN.search(clause[: found.start()]):
             continue
         before = [mention for mention in mentions if mention.start() < found.start()]
         if before:
@@ -128,16 +165,11 @@ def _better(clause: str, good: re.Pattern[str], bad: re.Pattern[str]) -> Number 
         if not re.match(r"\w* ?than\b", clause[found.end() :].strip()):
             return _number(mentions[0][1], says)
     found = _CHOICE.search(clause) if good is _GOOD else None
-    if found is not None and not _denied(clause[: found.start()]):
+    if found is not None:
         after = [mention for mention in mentions if mention.start() > found.start()]
-        if after:
+        if after and not _OPEN.search(clause[: after[0].start()]):
             return _number(after[0][1])
     return None
-
-
-def _denied(before: str) -> bool:
-    """Whether what stands before a comparative turns it round."""
-    return bool(_NOT.search(before))
 
 
 def _number(text: str, itself: bool = True) -> Number:
