@@ -85,11 +85,23 @@ def test_what_is_missing_or_failed_is_named_and_asked_for_again(config, requests
         '{"id": 1}',
         "[]",
         '{"custom_id": "a", "response": {"status_code": 200, "body": {"choices": []}}, "error": null}',
+        '{"custom_id": ["a"], "response": {"status_code": 500}}',
+        "[" * 100_000,
     ],
 )
 def test_a_line_that_is_no_reply_is_named(line, config, requests, tmp_path):
     write(config, [*map(reply, requests), line])
     with pytest.raises(ValueError, match=r"replies\.jsonl:7: is no reply in OpenAI's batch format"):
+        ask(config, tmp_path)
+
+
+def test_replies_are_read_in_utf_8_with_or_without_a_mark_at_the_start(config, requests, tmp_path):
+    write(config, [*map(reply, requests)])
+    content = Path(config.replies).read_text()
+    Path(config.replies).write_text(content, encoding="utf-8-sig")
+    assert ask(config, tmp_path) == [better(i) for i in NUMBERS]
+    Path(config.replies).write_text(content, encoding="utf-16")
+    with pytest.raises(ValueError, match=r"replies\.jsonl: is not in UTF-8"):
         ask(config, tmp_path)
 
 

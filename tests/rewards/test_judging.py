@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from tests.rewards.local_server import better, comparison
 from vla_jax.rewards import Comparison, JudgeConfig, JudgeError, Verdict, opened_judge, tally
 from vla_jax.rewards.annotating import INSTRUCTIONS, prompt
 from vla_jax.rewards.blind import BlindJudge
+from vla_jax.rewards.function_judge import FunctionJudge
 from vla_jax.rewards.judging import is_swapped, shown
 from vla_jax.rewards.reading import Reading
 from vla_jax.rewards.reward_judge import RewardJudge
@@ -170,6 +172,25 @@ def undecided(comparisons):
 def silent(comparisons):
     """Says too little."""
     return []
+
+
+SAYS = {
+    "nothing": None,
+    "a list": [[0]],
+    "a column": np.array([[0]]),
+    "an array of JAX": jnp.array([0]),
+    "a number": 0,
+    "a word": ["first"],
+    "NaN": [math.nan],
+    "too much": [0, 1],
+}
+
+
+@pytest.mark.parametrize("said", SAYS.values(), ids=SAYS)
+def test_a_function_that_says_something_else_is_named(said):
+    judge = BlindJudge("odd", FunctionJudge("odd:f", lambda comparisons: said), {})
+    with pytest.raises(JudgeError, match="odd:f was given 1 comparisons and said .*; return 0, 1 or None"):
+        judge([comparison(0)])
 
 
 def test_a_function_is_asked_and_what_it_said_is_kept(tmp_path):

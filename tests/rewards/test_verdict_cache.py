@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rewards.local_server import comparison
-from vla_jax.rewards.judging import shown
+from vla_jax.rewards.judging import JudgeError, shown
 from vla_jax.rewards.reading import Reading
 from vla_jax.rewards.verdict_cache import VerdictCache
 
@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(file, monkeypatch):
 
 def test_one_process_writes_at_a_time(file):
     cache = VerdictCache(file)
-    with pytest.raises(RuntimeError, match="is being written by another process"):
+    with pytest.raises(JudgeError, match="is being written by another process"):
         VerdictCache(file)
     cache.close()
     VerdictCache(file).close()
@@ -117,6 +117,10 @@ def test_one_process_writes_at_a_time(file):
         b"[]",
         b'{"key": "a"}',
         b'{"key": "a", "better": 3, "reply": "", "problem": "", "tokens": [0, 0]}',
+        b'{"key": ["a"], "better": 1, "reply": "", "problem": "", "tokens": [0, 0]}',
+        b'{"key": "a", "better": 1, "reply": null, "problem": "", "tokens": [0, 0]}',
+        b'{"key": "a", "better": 1, "reply": "", "problem": "", "tokens": ["1", "2"]}',
+        b"[" * 100_000,
     ],
 )
 def test_a_line_that_is_no_verdict_is_named(file, line):

@@ -84,15 +84,20 @@ def read_replies(file: Path) -> dict[str, Reading | str]:
     """
     replies: dict[str, Reading | str] = {}
     line_of: dict[str, int] = {}
-    lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n") if file.is_file() else []
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is not in UTF-8 ({error}); save it so") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             key = row["custom_id"]
+            if not isinstance(key, str):
+                raise ValueError("custom_id is not text")
             reply = _reply(row)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{file}:{number}: is no reply in OpenAI's batch format ({error}); correct or remove the line"
             ) from None

@@ -30,14 +30,17 @@ class FunctionJudge:
         Raises:
           JudgeError: where it says something else.
         """
-        said = list(self.function([Comparison(one.image, one.question, *one.responses) for one in asked]))
-        if len(said) != len(asked) or any(value not in _BETTER for value in said):
+        said = self.function([Comparison(one.image, one.question, *one.responses) for one in asked])
+        try:
+            readings = [Reading(_BETTER[value]) for value in said]
+        except (KeyError, TypeError):  # another value, one that is no key, no sequence
+            readings = []
+        if len(readings) != len(asked):
             raise JudgeError(
                 f"{self.name} was given {len(asked)} comparisons and said {said!r:.200}; return 0, 1 or None "
                 "for each"
             )
-        for place, value in enumerate(said):
-            yield place, Reading(_BETTER[value])
+        yield from enumerate(readings)
 
 
 def function_named(path: str, field: str) -> Callable[..., Any]:

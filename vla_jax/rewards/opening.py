@@ -144,7 +144,7 @@ def opened_judge(
 
     Raises:
       ValueError: where what the kind needs is not there.
-      RuntimeError: where another process writes the verdicts.
+      JudgeError: where another process writes the verdicts.
     """
     match config._form:
         case "":

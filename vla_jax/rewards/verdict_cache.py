@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vla_jax.rewards.judging import Shown
+from vla_jax.rewards.judging import JudgeError, Shown
 from vla_jax.rewards.reading import Reading
 
 
@@ -23,7 +23,7 @@ class VerdictCache:
 
     Raises:
       ValueError: where a whole line cannot be read, or a key stands twice; names file and line.
-      RuntimeError: where another process has it open.
+      JudgeError: where another process has it open.
     """
 
     def __init__(self, path: Path):
@@ -35,7 +35,7 @@ class VerdictCache:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise RuntimeError(
+            raise JudgeError(
                 f"{path} is being written by another process; wait for it, or choose another file"
             ) from None
         if not begun:
@@ -101,9 +101,11 @@ class VerdictCache:
             row = json.loads(line)
             key = row["key"]
             reading = Reading(row["better"], row["reply"], row["problem"], tuple(row["tokens"]))
-            if reading.better not in (1, 2, None) or len(reading.tokens) != 2:
+            if reading.better not in (1, 2, None) or [type(count) for count in reading.tokens] != [int, int]:
                 raise ValueError("better must be 1, 2 or null, tokens two counts")
-        except (ValueError, KeyError, TypeError) as error:
+            if not all(isinstance(text, str) for text in (key, reading.reply, reading.problem)):
+                raise ValueError("key, reply and problem must be text")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{place}: is no verdict ({error}); remove the line") from None
         if key in self._rows:
             raise ValueError(f"{place}: {key} has a verdict further up; remove the line")
