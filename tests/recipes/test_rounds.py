@@ -231,6 +231,13 @@ def test_the_reward_model_can_be_the_judge_and_rows_of_weight_0_are_not_judged()
     assert metrics["judge_ties"] == pytest.approx(1 / 3) and samples[0]["judge"] == "1 against 2"
 
 
+def test_a_reward_that_is_not_finite_prefers_neither():
+    rewards = [[np.nan, 2.0], [2.0, np.nan], [np.inf, 0.0], [0.0, 4.0]]
+    _, (batch, metrics, *_) = collected("online_dpo", policy_that(PAIRS, rewards=rewards))
+    np.testing.assert_array_equal(batch.weights, [0, 0, 0, 1])
+    assert metrics["judge_ties"] == 0
+
+
 @pytest.mark.parametrize("probability, taken", [(1.0, "data"), (0.0, "sampled"), (0.5, "both")])
 def test_a_coin_takes_the_pair_of_the_data_or_the_sampled_one(probability, taken):
     judge, options = Judge(), {"probability": probability}
@@ -289,6 +296,14 @@ def test_the_best_alone_is_learnt_as_supervised():
     assert asked == [1] * 4 and not recipe.needs_reference
     made = recipe.objective(Scores(jnp.full((2, 1, 3), -2.0), None, jnp.asarray(found.batch.scored)))
     assert float(made.losses[0] / made.denominators[0]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("pair", [True, False])
+def test_answers_of_which_one_has_no_finite_reward_count_for_nothing(pair):
+    policy, _ = rated_by_sum(FOUR)
+    rated = policy.reward
+    odd = replace(policy, reward=lambda batch: np.where(rated(batch) == 9, np.nan, rated(batch)))
+    np.testing.assert_array_equal(collected("best_of_n", odd, {"pair": pair})[1].batch.weights, [0, not pair])
 
 
 def test_a_pair_takes_an_even_number_of_answers():

@@ -55,12 +55,12 @@ def recipe(options: Options) -> Recipe:
         )
         rewards = _rewards(policy, answered, count)
         order = np.stack([rewards.argmax(axis=1), rewards.argmin(axis=1)], axis=1)[:, :count]
-        apart = rewards.max(axis=1) > rewards.min(axis=1)
-        kept = _of_responses(answered, np.arange(len(order))[:, None], order)
+        rated = np.isfinite(rewards).all(axis=1)
         if options.pair:
-            kept = kept._replace(weights=np.where(apart, kept.weights, 0))
+            rated &= rewards.max(axis=1) > rewards.min(axis=1)
+        kept = _of_responses(answered, np.arange(len(order))[:, None], order)
         return Collected(
-            kept,
+            kept._replace(weights=np.where(rated, kept.weights, 0)),
             {**reward_metrics(rewards, answered.weights), **answer_metrics(answered, policy.end_ids)},
             shown(
                 policy.records(),

@@ -88,7 +88,8 @@ def _by_reward(
     assert policy.reward is not None
     rewards = policy.reward(batch)
     tied = rewards[:, 0] == rewards[:, 1]
-    better = np.where(wanted & ~tied, np.argmax(rewards, axis=1), -1)
+    decided = wanted & ~tied & np.isfinite(rewards).all(axis=1)
+    better = np.where(decided, np.argmax(rewards, axis=1), -1)
     said = [f"{first:.4g} against {second:.4g}" for first, second in rewards]
     replies = [reply if asked else "" for reply, asked in zip(said, wanted, strict=True)]
     metrics = {
