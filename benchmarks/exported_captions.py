@@ -17,8 +17,9 @@ from PIL import Image
 from tqdm import trange
 
 from vla_jax.convert import export_checkpoint
-from vla_jax.data.world import EvaluationWorld, WorldConfig
+from vla_jax.evaluate import open_scenes
 from vla_jax.interop import load_model
+from vla_jax.training.workdir import configuration_of
 
 BATCH = 50
 
@@ -27,12 +28,10 @@ def main(argv: list[str]) -> None:
     """Command line."""
     del argv
     run = Path(_RUN.value)
-    config = json.loads((run / "config.json").read_text())
+    config = configuration_of(run)
     captions = json.loads((run / "evaluation_after.json").read_text())["captions"]
     model = load_model(run)
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in config["world"].items()}
-    world = WorldConfig(seed=config["seed"], image_size=model.config.vision.image_size, **fields)
-    scenes = EvaluationWorld(world, len(captions))
+    scenes, _ = open_scenes(config, model.config.vision.image_size)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "exported"
         export_checkpoint(run, exported, merge_adapter=model.adapter is not None)
@@ -53,7 +52,7 @@ def main(argv: list[str]) -> None:
             return_tensors="pt",
         )
         with torch.no_grad():
-            longest = config["evaluation"]["max_new_tokens"]
+            longest = config.evaluation.max_new_tokens
             made = theirs.generate(**inputs, max_new_tokens=longest, do_sample=False)
         answers = processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for ours, answer in zip(captions[start:], answers, strict=False):

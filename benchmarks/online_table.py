@@ -47,7 +47,19 @@ class Made:
     making: tuple[str, ...] = ()
 
 
-ROWS = (
+@dataclass(frozen=True)
+class Rewarded:
+    """A row that learns from a reward model of the reward table.
+
+    Attributes:
+      arm: the row.
+    """
+
+    arm: Arm
+
+
+Row = Arm | Made | Rewarded
+ROWS: tuple[Row, ...] = (
     Made(Arm("bdhs, offline", "configs/world_bdhs.py")),
     Made(Arm("bdhs, noise, offline", "configs/world_bdhs.py"), _NOISE),
     *(
@@ -64,13 +76,13 @@ ROWS = (
         }.items()
     ),
 )
-OTHER_REWARDS = tuple(
-    Arm(f"{name}, other rewards", f"configs/world_{config}.py", ("rewards.config=",))
+OTHER_REWARDS: tuple[Row, ...] = tuple(
+    Rewarded(Arm(f"{name}, other rewards", f"configs/world_{config}.py", ("rewards.config=",)))
     for name, config in {"best of n": "best_of_n", "rloo": "rloo", "ppo": "ppo"}.items()
 )
 
 
-def train(row: Arm | Made, seed: int, runs: Path, extra: Sequence[str], rewards: Path | None = None) -> None:
+def train(row: Row, seed: int, runs: Path, extra: Sequence[str], rewards: Path | None = None) -> None:
     """Trains and evaluates one row with one seed, unless it has been done.
 
     Args:
@@ -78,7 +90,7 @@ def train(row: Arm | Made, seed: int, runs: Path, extra: Sequence[str], rewards:
       seed: of everything.
       runs: where runs lie.
       extra: settings of every row.
-      rewards: where the reward table's runs lie; needed by the rows of `OTHER_REWARDS`.
+      rewards: where the reward table's runs lie; needed by `Rewarded` rows.
     """
     arm = arm_of(row)
     if summary_of(arm, seed, runs) is not None:
@@ -91,13 +103,13 @@ def train(row: Arm | Made, seed: int, runs: Path, extra: Sequence[str], rewards:
         command += [f"--config.{setting}" for setting in settings]
         made_once(folder, settings, lambda: subprocess.run(command, check=True))
         reads = (f"data.path={folder}",)
-    elif row in OTHER_REWARDS:
+    elif isinstance(row, Rewarded):
         assert rewards is not None
         reads = (f"rewards.model={workdir_of(_OTHER_REWARDS, seed, rewards) / 'model'}",)
     run_arm(arm, seed, runs, [*extra, *reads])
 
 
-def arm_of(row: Arm | Made) -> Arm:
+def arm_of(row: Row) -> Arm:
     """What a row trains."""
     return row if isinstance(row, Arm) else row.arm
 

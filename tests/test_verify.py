@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from ml_collections import ConfigDict
 
 from tests import tiny_runs
 from tests.forked import run
@@ -11,6 +10,7 @@ from tests.small_clip import small_clip
 from vla_jax.data.world import CATEGORIES
 from vla_jax.evaluate import open_scenes
 from vla_jax.interop.clip_folder import save_clip
+from vla_jax.training.workdir import configuration_of
 
 COMMAND = "vla_jax.verify"
 # Of the images that the verifier sees; the world's are no smaller than 32.
@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
 
 def rewritten(workdir, caption):
     """Puts (present, absent) -> caption in the place of a tiny model's captions, which name nothing."""
-    scenes, _ = open_scenes(ConfigDict(json.loads((workdir / "config.json").read_text())), SIZE)
+    scenes, _ = open_scenes(configuration_of(workdir), SIZE)
     for when in ("before", "after"):
         file = workdir / f"evaluation_{when}.json"
         kept = json.loads(file.read_text())

@@ -7,9 +7,10 @@ import pytest
 
 from vla_jax.training import host_memory
 
-# Page faults of five calls whose intermediate results take 64 MB, after twenty.
+# Page faults of the call in the middle of twenty-five, sorted by them; intermediate results take 64 MB. Now
+# and then a call adds to the memory that is kept, where a small piece lies in what the one before it freed.
 FAULTS = """
-import resource, sys
+import resource, statistics, sys
 from vla_jax.training.host_memory import keep_freed_memory
 assert "keep" not in sys.argv or keep_freed_memory()
 import jax, jax.numpy as jnp
@@ -19,7 +20,7 @@ counted = []
 for call in range(25):
     product(x).block_until_ready()
     counted.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(counted[-1] - counted[-6])
+print(statistics.median(after - before for before, after in zip(counted, counted[1:])))
 """
 
 
@@ -27,7 +28,7 @@ def page_faults(*arguments):
     run = subprocess.run(
         [sys.executable, "-c", FAULTS, *arguments], check=True, capture_output=True, text=True
     )
-    return int(run.stdout)
+    return float(run.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
@@ -35,7 +36,7 @@ def test_steps_use_the_same_pages_again(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     before = page_faults()
-    assert before > 5 * 1000
+    assert before > 1000
     assert page_faults("keep") < before / 20
 
 

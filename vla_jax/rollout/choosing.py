@@ -8,7 +8,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, Key
 
-# Tokens are drawn in two stages: one of so many, after one of the blocks of so many.
+# Words of a block: a block is drawn first, then a word of it.
 _BLOCK = 256
 
 

@@ -20,6 +20,7 @@ from vla_jax.rollout.prefilling import Prefilled
 # (tokens [b f], the forks' caches, how many tokens they hold) -> logits [b f w], the caches.
 Advance = Callable[[Array, Caches, Array], tuple[Array, Caches]]
 
+# Tokens; see `_rooms`.
 _LEAST_ROOM = 64
 
 
@@ -125,7 +126,7 @@ def begin(
 
     Args:
       params, adapter, config, prefilled, starts, compute: as in `decode`.
-      length: the most tokens that a fork will read.
+      length: how many tokens of every fork there is room for; `forks.lengthened` makes more.
     """
     before = starts - 1
     places = jnp.arange(prefilled.valid.shape[1])
