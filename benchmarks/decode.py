@@ -115,9 +115,9 @@ class Ours:
     def forks(self) -> np.ndarray:
         """Every sentence completed from its cut, all of them behind one prefill [b f t]."""
         mask = np.ones(self.read.shape, bool)
-        prefilled = prefill(*self.model, self.features, self.read, mask, compute=COMPUTE)
         starts = np.tile(self.cuts, (ROWS, 1)).astype(np.int32)
-        made = decode(*self.model, prefilled, Sampling(COMPLETION), starts=starts, compute=COMPUTE)
+        prefilled = prefill(*self.model, self.features, self.read, mask, starts=starts, compute=COMPUTE)
+        made = decode(*self.model, prefilled, Sampling(COMPLETION), compute=COMPUTE)
         return np.asarray(made.tokens)
 
     def prefill_each(self) -> np.ndarray:

@@ -62,8 +62,10 @@ def assert_reads_on(tokens, log_probs, config, adapter, features, prompt, mask, 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_forks_say_what_separate_prefills_would(decoder):
     config, compute = of(decoder)
-    prefilled = prefill(MODEL.params, None, config, image_tokens(), READ, READ_MASK, compute=compute)
-    made = decode(MODEL.params, None, config, prefilled, Sampling(STEPS), starts=STARTS, compute=compute)
+    prefilled = prefill(
+        MODEL.params, None, config, image_tokens(), READ, READ_MASK, starts=STARTS, compute=compute
+    )
+    made = decode(MODEL.params, None, config, prefilled, Sampling(STEPS), compute=compute)
     assert made.tokens.shape == (3, 3, STEPS) and made.mask.all()
     for fork in range(STARTS.shape[1]):
         prompt, mask = cut(STARTS[:, fork], READ, READ_MASK)
@@ -96,9 +98,16 @@ def test_what_stands_behind_a_start_is_not_seen():
             MODEL.params,
             None,
             MODEL.config,
-            prefill(MODEL.params, None, MODEL.config, image_tokens(), tokens, READ_MASK),
+            prefill(
+                MODEL.params,
+                None,
+                MODEL.config,
+                image_tokens(),
+                tokens,
+                READ_MASK,
+                starts=np.minimum(STARTS, 11),
+            ),
             Sampling(STEPS),
-            starts=np.minimum(STARTS, 11),
         )
         for tokens in (READ, others)
     )
@@ -111,8 +120,8 @@ def test_hidden_keys_are_hidden_from_every_query_and_positions_stay(decoder):
     keep = (READ != IMAGE) | (np.random.default_rng(2).random(READ.shape) < 0.4)
     assert (~keep & READ_MASK).any(axis=1).all()
     features = image_tokens()
-    prefilled = prefill(MODEL.params, None, config, features, READ, READ_MASK, keep, compute)
-    made = decode(MODEL.params, None, config, prefilled, Sampling(STEPS), starts=STARTS, compute=compute)
+    prefilled = prefill(MODEL.params, None, config, features, READ, READ_MASK, keep, STARTS, compute)
+    made = decode(MODEL.params, None, config, prefilled, Sampling(STEPS), compute=compute)
     for fork in range(STARTS.shape[1]):
         prompt, mask, seen = cut(STARTS[:, fork], READ, READ_MASK, keep)
         assert_reads_on(
@@ -122,9 +131,8 @@ def test_hidden_keys_are_hidden_from_every_query_and_positions_stay(decoder):
         MODEL.params,
         None,
         config,
-        prefill(MODEL.params, None, config, features, READ, READ_MASK, compute=compute),
+        prefill(MODEL.params, None, config, features, READ, READ_MASK, starts=STARTS, compute=compute),
         Sampling(STEPS),
-        starts=STARTS,
         compute=compute,
     )
     assert not np.allclose(made.log_probs, unguided.log_probs, atol=1e-3)
@@ -132,10 +140,10 @@ def test_hidden_keys_are_hidden_from_every_query_and_positions_stay(decoder):
 
 def test_without_starts_responses_begin_behind_the_last_token_of_each_row():
     ends = READ.shape[1] - READ_MASK[:, ::-1].argmax(1)
-    prefilled = prefill(MODEL.params, trained_adapter(), MODEL.config, image_tokens(), READ, READ_MASK)
+    model = MODEL.params, trained_adapter(), MODEL.config
     both = [
         decode(
-            MODEL.params, trained_adapter(), MODEL.config, prefilled, Sampling(STEPS), starts=starts
+            *model, prefill(*model, image_tokens(), READ, READ_MASK, starts=starts), Sampling(STEPS)
         ).log_probs
         for starts in (None, ends[:, None].astype(np.int32))
     ]
@@ -145,12 +153,13 @@ def test_without_starts_responses_begin_behind_the_last_token_of_each_row():
 def test_several_responses_of_a_start_stand_side_by_side():
     """Tokens are drawn apart, and the cache of one is not another's: the scorer's test holds them to that."""
     sampling, key = Sampling(STEPS, temperature=1.0), jax.random.key(0)
-    prefilled = prefill(MODEL.params, None, MODEL.config, image_tokens(), READ, READ_MASK)
-    made = decode(MODEL.params, None, MODEL.config, prefilled, sampling, key, STARTS[:, :2], count=3)
+    model = MODEL.params, None, MODEL.config
+    prefilled = prefill(*model, image_tokens(), READ, READ_MASK, starts=STARTS[:, :2])
+    made = decode(*model, prefilled, sampling, key, count=3)
     assert made.tokens.shape == (3, 6, STEPS)
     for row in range(3):
         assert len(np.unique(made.tokens[row], axis=0)) == 6
-    greedy = decode(MODEL.params, None, MODEL.config, prefilled, Sampling(1), None, STARTS[:, :2], count=3)
+    greedy = decode(*model, prefilled, Sampling(1), count=3)
     np.testing.assert_array_equal(greedy.tokens[:, 0], greedy.tokens[:, 2])
     assert (greedy.tokens[:, 0] != greedy.tokens[:, 3]).any()
 
@@ -183,13 +192,11 @@ def on_meshes():
     inputs = features, READ[rows], READ_MASK[rows]
 
     def made(params, inputs, starts, compute):
-        prefilled = prefill(params, None, config, *inputs, compute=compute)
+        prefilled = prefill(params, None, config, *inputs, starts=starts, compute=compute)
         both = []
         for temperature in (0.0, 1.0):
             sampling = Sampling(STEPS, temperature=temperature)
-            forks = decode(
-                params, None, config, prefilled, sampling, jax.random.key(5), starts, compute=compute
-            )
+            forks = decode(params, None, config, prefilled, sampling, jax.random.key(5), compute=compute)
             both.append([np.asarray(part).tolist() for part in (forks.tokens, forks.log_probs)])
         return both
 

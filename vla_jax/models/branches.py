@@ -78,7 +78,7 @@ def branches(
 
     parts = ((slice(0, split), shared), (slice(split, None), count))
     rotated = rotation(config, positions, end=start + length)
-    states, _ = run_layers(params, config, tokens, rotated, mix, adapter, None, compute, needed_from=split)
+    states, _ = run_layers(params, config, tokens, rotated, mix, adapter, None, compute, needed=split)
     return _apart(states, count)
 
 

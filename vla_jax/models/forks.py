@@ -4,6 +4,7 @@
 A prefix's keys and values are never copied: its forks are so many queries of the same keys.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -12,9 +13,9 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from vla_jax.models.attention import causal_attention, widened
+from vla_jax.models.attention import attention, causal_attention, widened
 from vla_jax.models.compute import Compute
-from vla_jax.models.llama import LlamaConfig, apart, rotation, run_layers
+from vla_jax.models.llama import LlamaConfig, Mix, apart, rotation, run_layers
 from vla_jax.models.lora import Adapter, part
 from vla_jax.models.parameters import Params
 
@@ -60,10 +61,11 @@ def read(
     embeddings: Float[Array, "b s d"],
     positions: Int[Array, "b s"],
     seen: Bool[Array, "b s"],
+    needed: Int[Array, "b f"],
     adapter: Adapter | None = None,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
-) -> tuple[Float[Array, "b s d"], Caches]:
-    """Hidden states of whole sequences under causal attention, and their keys and values.
+) -> tuple[Float[Array, "b f d"], Caches]:
+    """Keys and values of whole sequences under causal attention, and hidden states at some of their places.
 
     Args:
       params: see `llama.table`; their layers stand apart, or are stacks.
@@ -71,25 +73,48 @@ def read(
       embeddings: inputs; padding on either side of a row.
       positions: rotary position of each.
       seen: False at keys that no query sees: padding, and what is hidden.
+      needed: the places whose hidden states are asked for.
       adapter: LoRA adapter of this decoder.
       compute: kernels, and where activations lie.
     """
     compute.check_machine()
 
-    def mix(q: Array, k: Array, v: Array, slides: Bool[Array, ""], past: None) -> tuple[Array, Cache]:
-        def attend(window: int) -> Array:
-            return causal_attention(
-                q, k, v, seen, window=window, backend=compute.attention, target=compute.target
-            )
+    def mixing(attend: Callable[[Array, Array, Array, int], Array]) -> Mix:
+        def mix(q: Array, k: Array, v: Array, slides: Bool[Array, ""], past: None) -> tuple[Array, Cache]:
+            def within(window: int) -> Array:
+                return attend(q, k, v, window)
 
-        if config.full_layers:
-            mixed = jax.lax.cond(slides, lambda: attend(config.sliding_window), lambda: attend(0))
-        else:
-            mixed = attend(config.sliding_window)
-        return mixed, Cache(rearrange(k, "b s g k -> b g k s"), rearrange(v, "b s g k -> b g s k"))
+            if config.full_layers:
+                mixed = jax.lax.cond(slides, lambda: within(config.sliding_window), lambda: within(0))
+            else:
+                mixed = within(config.sliding_window)
+            return mixed, Cache(rearrange(k, "b s g k -> b g k s"), rearrange(v, "b s g k -> b g s k"))
+
+        return mix
+
+    def everywhere(q: Array, k: Array, v: Array, window: int) -> Array:
+        return causal_attention(
+            q, k, v, seen, window=window, backend=compute.attention, target=compute.target
+        )
+
+    def where_needed(q: Array, k: Array, v: Array, window: int) -> Array:
+        behind = needed[..., None] - jnp.arange(seen.shape[1])
+        near = (behind >= 0) & (behind < (window or seen.shape[1]))
+        return attention(q, k, v, near & seen[:, None])
 
     rotated = rotation(config, positions, end=positions.shape[1])
-    return run_layers(params, config, embeddings, rotated, mix, adapter, None, compute)
+    return run_layers(
+        params,
+        config,
+        embeddings,
+        rotated,
+        mixing(everywhere),
+        adapter,
+        None,
+        compute,
+        needed,
+        mixing(where_needed),
+    )
 
 
 def empty_cache(config: LlamaConfig, forks: Forks, length: int, dtype: DTypeLike) -> Caches:

@@ -205,7 +205,8 @@ def run_layers(
     adapter: Adapter | None,
     cache: Any,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
-    needed_from: int = 0,
+    needed: int | Int[Array, "b f"] = 0,
+    last_mix: Mix | None = None,
 ) -> tuple[Float[Array, "b t d"], Any]:
     """Hidden states after the last norm, where positions see each other as `mix` has it.
 
@@ -214,16 +215,20 @@ def run_layers(
         and what `mix` makes of each layer's cache comes back as a list; else they are stacks.
       embeddings: inputs.
       rotation: by the position of each.
-      mix: the attention of a layer; of the last one it may be asked for the needed positions only.
+      mix: the attention of a layer.
       compute: what the backward pass keeps, and where activations lie.
-      needed_from: the first position whose hidden state is asked for: of those before, the last layer
-        computes keys and values only, where the layers are written out. (A loop does the same in every layer,
-        and taking one layer out of it would copy the others' weights.)
+      needed: the first position whose hidden state is asked for, or the positions of each row. Of all others
+        the last layer computes keys and values only, where the layers are written out. (A loop does the same
+        in every layer, and taking one layer out of it would copy the others' weights.)
+      last_mix: the attention of needed positions only, in the last layer; None is `mix`.
     """
     cos, sin = rotation
 
     def block(
-        x: Array, layer: tuple[Params, Adapter | None, Cache | None, Array], start: int = 0
+        x: Array,
+        layer: tuple[Params, Adapter | None, Cache | None, Array],
+        needed: int | Array = 0,
+        mix: Mix = mix,
     ) -> tuple[Array, Cache | None]:
         weights, low_rank, past, slides = layer
         x = compute.spread(x)
@@ -233,11 +238,11 @@ def run_layers(
             return apply(inputs, weights[f"{name}_proj"], adapter, weights.get(f"{name}_bias"))
 
         normed = _rms_norm(x, weights["norm1"], config.rms_norm_eps).astype(embeddings.dtype)
-        q = rearrange(project(normed[:, start:], "q"), "b t (h k) -> b t h k", k=config.head_size)
+        q = rearrange(project(_at(normed, needed), "q"), "b t (h k) -> b t h k", k=config.head_size)
         k, v = (rearrange(project(normed, name), "b t (g k) -> b t g k", k=config.head_size) for name in "kv")
-        q = _rotate(q, cos[:, start:], sin[:, start:])
+        q = _rotate(q, _at(cos, needed), _at(sin, needed))
         mixed, past = mix(q, _rotate(k, cos, sin), v, slides, past)
-        x = x[:, start:] + project(rearrange(mixed, "b t h k -> b t (h k)"), "o")
+        x = _at(x, needed) + project(rearrange(mixed, "b t h k -> b t (h k)"), "o")
         normed = _rms_norm(x, weights["norm2"], config.rms_norm_eps).astype(embeddings.dtype)
         gated = _gated(project(normed, "gate"), project(normed, "up"))
         return x + project(gated, "down"), past
@@ -248,13 +253,14 @@ def run_layers(
     # would move log-probabilities most.
     x = embeddings.astype(jnp.float32)
     unroll = config.unroll or compute.unroll
-    if isinstance(params["layers"], list) or (needed_from and unroll):
+    if isinstance(params["layers"], list) or (unroll and (not isinstance(needed, int) or needed)):
         *before, last = zip(*(apart(each, config.num_layers) for each in layers), strict=True)
         made = []
         for layer in before:
             x, past = compute.checkpointed(block, looped=False)(x, layer)
             made.append(past)
-        x, past = compute.checkpointed(partial(block, start=needed_from), looped=False)(x, last)
+        last_block = partial(block, needed=needed, mix=last_mix or mix)
+        x, past = compute.checkpointed(last_block, looped=False)(x, last)
         cache = [*made, past]
     else:
         x, cache = jax.lax.scan(
@@ -264,9 +270,16 @@ def run_layers(
             unroll=config.num_layers if unroll else 1,
             length=config.num_layers,
         )
-        x = x[:, needed_from:]
+        x = _at(x, needed)
     x = compute.spread(x)
     return _rms_norm(x, params["norm"], config.rms_norm_eps).astype(embeddings.dtype), cache
+
+
+def _at(array: Float[Array, "b t *e"], needed: int | Int[Array, "b f"]) -> Float[Array, "b f *e"]:
+    """What stands from a position on, or at the positions of each row."""
+    if isinstance(needed, int):
+        return array[:, needed:]
+    return jnp.take_along_axis(array, needed.reshape(*needed.shape, *[1] * (array.ndim - 2)), axis=1)
 
 
 def apart(layers: Any, count: int) -> list[Any]:

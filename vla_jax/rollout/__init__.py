@@ -3,9 +3,10 @@
     sampling = Sampling(max_new_tokens=64, end_ids=(2,), temperature=1.0)
     prefilled = prefill(params, adapter, config, features, tokens, mask)      # [b s], read once
     decode(params, adapter, config, prefilled, sampling, key, count=3)        # Sampled [b 3 t], at the end
-    decode(params, adapter, config, prefilled, sampling, key, starts=places)  # [b f t], from places [b f]
     sample(params, adapter, config, features, tokens, mask, sampling, key)    # both in one: [b 1 t]
     search(params, adapter, config, prefilled, sampling, Beams(4))            # [b 4 t] and scores
+
+With `prefill(..., starts=places)` responses begin at places [b f] of the sequences: [b f t].
 
 `choosing.py` says which token comes next (`Sampling`), `prefilling.py` reads sequences, `decoding.py` writes
 responses as forks of them, `beams.py` searches, `plain.py` is the reference without a cache that tests

@@ -15,7 +15,7 @@ from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params
 from vla_jax.rollout.choosing import Sampling, ended, remembered
-from vla_jax.rollout.decoding import Sampled, begin, ends_of
+from vla_jax.rollout.decoding import Sampled, begin
 from vla_jax.rollout.prefilling import Prefilled
 
 # The score of what has no place among the beams.
@@ -73,7 +73,7 @@ def search(
     beams: Beams,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> tuple[Sampled, Float[Array, "b n"]]:
-    """The n best responses found behind every row's last token, best first [b n t], and their scores.
+    """The n best responses found from every row's one start, best first [b n t], and their scores.
 
     Beams are forks of one prefill: when one goes on from another, only its own tokens' cache is copied.
 
@@ -90,9 +90,8 @@ def search(
     count, longest = beams.num_beams, sampling.max_new_tokens
     # So many continuations hold at least n that do not end.
     kept = max(2, 1 + len(sampling.end_ids) + len(sampling.stop)) * count
-    starts = jnp.repeat(ends_of(prefilled.valid), count, axis=1)
-    logits, own, advance = begin(params, adapter, config, prefilled, starts, longest, compute)
-    rows = len(starts)
+    logits, own, advance = begin(params, adapter, config, prefilled, count, longest, compute)
+    rows = len(logits)
 
     def expanded(now: _Search) -> tuple[_Search, Int[Array, "b n"]]:
         """One more token of every beam, and the beams from which the running ones now come."""

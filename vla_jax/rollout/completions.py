@@ -168,18 +168,19 @@ class Completions:
             (self.speaker.params, self.speaker.adapter, self.speaker.config),
             self.speaker.compute,
         )
+        starts = np.array([[prompt + len(fork.tokens) for fork in each] for each in forks], np.int32)
         prefilled = prefill(
             *model,
             sight.features[rows],
             tokens,
             mask,
             None if sight.keep is None else self._keep(sight.keep[rows], length),
+            starts,
             compute,
         )
-        starts = np.array([[prompt + len(fork.tokens) for fork in each] for each in forks], np.int32)
         numbers = np.array([[fork.number for fork in each] for each in forks])
         keys = _keys(self.key, self.record_ids[rows, None], attempt, numbers)
-        sampled = jax.device_get(decode(*model, prefilled, sampling, keys, starts, compute=compute))
+        sampled = jax.device_get(decode(*model, prefilled, sampling, keys, compute=compute))
         return {fork: self._ids(sampled, i, f) for i, each in enumerate(forks) for f, fork in enumerate(each)}
 
     def _keep(self, keep: Bool[Array, "b s"], further: int) -> Bool[np.ndarray, "b s"]:

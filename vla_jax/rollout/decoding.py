@@ -57,11 +57,10 @@ def decode(
     prefilled: Prefilled,
     sampling: Sampling,
     key: Key[Array, ""] | Key[Array, "b f"] | None = None,
-    starts: Int[Array, "b f"] | None = None,
     count: int = 1,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> Sampled:
-    """Responses that begin anywhere in sequences that have been read; ends early when all have ended.
+    """Responses that begin in sequences that have been read; ends early when all have ended.
 
     All forks of a row look at the row's one cache, each at the places before its start, and each has a small
     cache of its own. What a fork says does not depend on the others, nor on what stands behind its start.
@@ -72,17 +71,14 @@ def decode(
       sampling: how tokens are chosen, and when a response ends.
       key: needed where there is a temperature: one for all, or one for each response, whose tokens then do
         not depend on what else is in the batch.
-      starts: the place of each fork's first token, as an index into s; at least 1, with a token (not padding)
-        before it. None begins behind every row's last token.
       count: responses from each start, side by side: [b (f count) t].
       compute: where activations lie.
 
     Raises:
       ValueError: where there is a temperature and no key.
     """
-    starts = jnp.repeat(ends_of(prefilled.valid) if starts is None else starts, count, axis=1)
     rooms = _rooms(sampling.max_new_tokens)
-    logits, own, advance = begin(params, adapter, config, prefilled, starts, rooms[0], compute)
+    logits, own, advance = begin(params, adapter, config, prefilled, count, rooms[0], compute)
 
     def going_until(end: int) -> Callable[[_Loop], Bool[Array, ""]]:
         return lambda loop: (loop.step < end) & jnp.any(loop.alive)
@@ -103,10 +99,11 @@ def decode(
         logits, own = advance(loop.last[..., -1], loop.own, loop.step - 1)
         return chosen(loop._replace(logits=logits, own=own))
 
-    shape = (*starts.shape, sampling.max_new_tokens)
+    responses = logits.shape[:2]
+    shape = (*responses, sampling.max_new_tokens)
     empty = Sampled(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
-    last = jnp.full((*starts.shape, sampling.memory), -1, jnp.int32)
-    loop = chosen(_Loop(jnp.int32(0), last, jnp.ones(starts.shape, bool), logits, own, empty))
+    last = jnp.full((*responses, sampling.memory), -1, jnp.int32)
+    loop = chosen(_Loop(jnp.int32(0), last, jnp.ones(responses, bool), logits, own, empty))
     for room in rooms:
         loop = loop._replace(own=forks.lengthened(loop.own, room))
         loop = jax.lax.while_loop(going_until(min(room + 1, sampling.max_new_tokens)), one, loop)
@@ -118,25 +115,24 @@ def begin(
     adapter: Adapter | None,
     config: LlavaConfig,
     prefilled: Prefilled,
-    starts: Int[Array, "b f"],
+    count: int,
     length: int,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> tuple[Float[Array, "b f w"], Caches, Advance]:
     """Logits of every fork's first token, room for `length` tokens, and the function that reads one more.
 
     Args:
-      params, adapter, config, prefilled, starts, compute: as in `decode`.
+      params, adapter, config, prefilled, count, compute: as in `decode`.
       length: how many tokens of every fork there is room for; `forks.lengthened` makes more.
     """
-    before = starts - 1
+    starts, states = (jnp.repeat(each, count, axis=1) for each in (prefilled.starts, prefilled.states))
     places = jnp.arange(prefilled.valid.shape[1])
     behind = Forks(
         prefix=prefilled.cache,
         key_positions=prefilled.positions,
         seen=prefilled.seen[:, None] & (places < starts[..., None]),
-        first=jnp.take_along_axis(prefilled.positions, before, axis=1) + 1,
+        first=jnp.take_along_axis(prefilled.positions, starts - 1, axis=1) + 1,
     )
-    states = jnp.take_along_axis(prefilled.states, before[..., None], axis=1)
     language, low_rank = params["language"], part(adapter, "language")
     if isinstance(prefilled.cache, list):
         language, low_rank = forks.written_out(language, low_rank, config.language)
@@ -166,8 +162,3 @@ def _folded(key: Key[Array, "..."], step: Int[Array, ""]) -> Key[Array, "..."]:
     if not key.ndim:
         return jax.random.fold_in(key, step)
     return jax.vmap(lambda each: jax.random.fold_in(each, step))(key.reshape(-1)).reshape(key.shape)
-
-
-def ends_of(valid: Bool[Array, "b s"]) -> Int[Array, "b 1"]:
-    """The place behind every row's last token."""
-    return (valid.shape[1] - jnp.argmax(valid[:, ::-1], axis=1, keepdims=True)).astype(jnp.int32)

@@ -22,14 +22,16 @@ class Prefilled(flax.struct.PyTreeNode):
     """Sequences that a model has read, padded on the right to a multiple of 16 places.
 
     Attributes:
-      states: the last hidden state at every place, which predicts the token after it.
+      starts: where responses begin, as indices into s.
+      states: the last hidden state before each start, which predicts the token at it.
       cache: keys and values of every layer.
       valid: False at padding.
       seen: False at padding and at keys that are hidden.
       positions: rotary position of every token.
     """
 
-    states: Float[Array, "b s d"]
+    starts: Int[Array, "b f"]
+    states: Float[Array, "b f d"]
     cache: Caches
     valid: Bool[Array, "b s"]
     seen: Bool[Array, "b s"]
@@ -45,9 +47,12 @@ def prefill(
     tokens: Int[Array, "b s"],
     mask: Bool[Array, "b s"],
     keep: Bool[Array, "b s"] | None = None,
+    starts: Int[Array, "b f"] | None = None,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> Prefilled:
-    """Reads sequences once, so that responses can begin at any of their places.
+    """Reads sequences once, so that responses can begin at some of their places.
+
+    Where layers are written out, the last one reads no place that no response begins behind.
 
     Args:
       params, adapter, config: the model.
@@ -56,8 +61,11 @@ def prefill(
       mask: False at padding, which may stand on either side of a row and not within it.
       keep: False hides a key from every query, its own token's among them, here and in all that is decoded
         from here; positions do not change. None hides none.
+      starts: the place of each response's first token, as an index into s; at least 1, with a token (not
+        padding) before it. None begins one behind every row's last token.
       compute: kernels, where activations lie, and whether layers are written out.
     """
+    starts = _ends(mask) if starts is None else starts
     tokens, mask = _padded(tokens), _padded(mask)
     positions, seen = llava.positions(mask), mask if keep is None else mask & _padded(keep)
     language, low_rank = params["language"], part(adapter, "language")
@@ -69,10 +77,16 @@ def prefill(
         llava.embed(params, config, tokens, features),
         positions,
         seen,
+        starts - 1,
         low_rank,
         compute,
     )
-    return Prefilled(states, cache, mask, seen, positions)
+    return Prefilled(starts, states, cache, mask, seen, positions)
+
+
+def _ends(mask: Bool[Array, "b s"]) -> Int[Array, "b 1"]:
+    """The place behind every row's last token."""
+    return (mask.shape[1] - jnp.argmax(mask[:, ::-1], axis=1, keepdims=True)).astype(jnp.int32)
 
 
 def _padded(array: Array) -> Array:

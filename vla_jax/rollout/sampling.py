@@ -33,5 +33,5 @@ def sample(
     Raises:
       ValueError: where there is a temperature and no key.
     """
-    prefilled = prefill(params, adapter, config, features, tokens, mask, keep, compute)
+    prefilled = prefill(params, adapter, config, features, tokens, mask, keep, compute=compute)
     return decode(params, adapter, config, prefilled, sampling, key, count=count, compute=compute)
