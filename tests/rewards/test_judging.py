@@ -17,7 +17,6 @@ from vla_jax.rewards.blind import BlindJudge
 from vla_jax.rewards.function_judge import FunctionJudge
 from vla_jax.rewards.judging import is_swapped, shown
 from vla_jax.rewards.reading import Reading
-from vla_jax.rewards.reward_judge import RewardJudge
 
 NUMBERS = range(400)
 
@@ -142,23 +141,6 @@ def test_responses_with_braces_stand_in_the_prompt_as_they_are():
     assert prompt(asked).endswith("Question: {a}?\n\nResponse 1: {0}\n\nResponse 2: {first}")
 
 
-def test_a_reward_model_prefers_the_greater_reward():
-    pairs = [comparison(i) for i in range(4)] + [Comparison(comparison(0).image, "?", "ab", "cd")]
-
-    def score(images, questions, responses):
-        assert len(images) == len(questions) == len(responses) == 10
-        return np.array([len(response) for response in responses], np.float32)
-
-    verdicts = RewardJudge(score)(pairs)
-    assert preferred(verdicts) == [better(0), better(1), better(2), better(3), None]
-    assert verdicts[-1].tie and RewardJudge(score)([]) == []
-
-
-def test_a_reward_that_is_not_finite_is_an_error():
-    with pytest.raises(JudgeError, match="1 of them not finite"):
-        RewardJudge(lambda *_: np.array([1.0, np.nan]))([comparison(0)])
-
-
 def longer(comparisons):
     """Prefers the longer response."""
     return [int(len(one.second) > len(one.first)) for one in comparisons]
@@ -248,18 +230,15 @@ def test_settings_that_would_be_ignored_or_cannot_work_are_refused(fields, messa
         JudgeConfig(**fields)
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [("reward_model", r"set rewards\.model"), ("checkpoint", "needs a sampler")],
-)
-def test_what_a_kind_needs_and_was_not_given_is_named(kind, message, tmp_path):
-    config = JudgeConfig(kind=kind, model="runs/judge" if kind == "checkpoint" else "")
-    with pytest.raises(ValueError, match=message), opened_judge(config, workdir=tmp_path):
+def test_a_checkpoint_without_a_sampler_is_refused(tmp_path):
+    config = JudgeConfig(kind="checkpoint", model="runs/judge")
+    with pytest.raises(ValueError, match="needs a sampler"), opened_judge(config, workdir=tmp_path):
         pass
 
 
-def test_no_kind_is_no_judge(tmp_path):
-    with opened_judge(JudgeConfig(), workdir=tmp_path) as judge:
+@pytest.mark.parametrize("kind", ["", "reward_model"])
+def test_no_kind_is_no_judge_of_words_nor_is_the_runs_reward_model(kind, tmp_path):
+    with opened_judge(JudgeConfig(kind=kind), workdir=tmp_path) as judge:
         assert judge is None
 
 

@@ -12,7 +12,6 @@ from vla_jax.rewards.checkpoint_judge import CheckpointJudge, Generate
 from vla_jax.rewards.files import FileJudge
 from vla_jax.rewards.function_judge import FunctionJudge, function_named
 from vla_jax.rewards.judging import Judge
-from vla_jax.rewards.reward_judge import RewardJudge, Score
 from vla_jax.rewards.server import ServerConfig, ServerJudge
 from vla_jax.rewards.spending import Spending
 from vla_jax.rewards.verdict_cache import VerdictCache
@@ -131,28 +130,24 @@ def opened_judge(
     workdir: Path,
     seed: int = 0,
     generate: Callable[[str, int], Generate] | None = None,
-    score: Score | None = None,
 ) -> Iterator[Judge | None]:
-    """The judge that a configuration asks for; None for `kind=""`.
+    """The judge that a configuration asks for; None for none, and for a run's reward model.
+
+    That one is no judge of words: it compares tokens where they are sampled.
 
     Args:
       config: which.
       workdir: where verdicts are kept, as `verdicts.jsonl`, unless `config.cache` says otherwise.
       seed: of the order in which responses are shown.
       generate: opens a checkpoint of ours, given its folder and the most tokens of a reply.
-      score: the reward model.
 
     Raises:
       ValueError: where what the kind needs is not there.
       JudgeError: where another process writes the verdicts.
     """
     match config._form:
-        case "":
+        case "" | "reward_model":
             yield None
-        case "reward_model":
-            if score is None:
-                raise ValueError("rewards.judge.kind='reward_model' needs a reward model; set rewards.model")
-            yield RewardJudge(score)
         case "checkpoint":
             if generate is None:
                 raise ValueError("rewards.judge.kind='checkpoint' needs a sampler; none was handed in")
