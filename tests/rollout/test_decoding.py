@@ -164,6 +164,18 @@ def test_several_responses_of_a_start_stand_side_by_side():
     assert (greedy.tokens[:, 0] != greedy.tokens[:, 3]).any()
 
 
+def test_keys_are_one_for_all_or_one_for_each_response():
+    model, sampling = (MODEL.params, None, MODEL.config), Sampling(STEPS, temperature=1.0)
+    prefilled = prefill(*model, image_tokens(), READ, READ_MASK)
+    each = jax.random.split(jax.random.key(0), (3, 3))
+    together = decode(*model, prefilled, sampling, each, count=3)
+    for response in range(3):
+        alone = decode(*model, prefilled, sampling, each[:, response, None])
+        np.testing.assert_array_equal(together.tokens[:, response], alone.tokens[:, 0])
+    with pytest.raises(ValueError, match=r"keys of shape \(3, 1\) for responses of shape \(3, 3\)"):
+        decode(*model, prefilled, sampling, each[:, :1], count=3)
+
+
 def test_batches_of_one_shape_share_their_programs(compilations):
     def answer(tokens, seed):
         sampling = Sampling(3, end_ids=(2,), temperature=1.0, top_p=0.9)
@@ -208,7 +220,8 @@ def on_meshes():
         target = Target("cpu", rows=("data", "fsdp"), heads="tensor")
         with jax.set_mesh(mesh):
             starts = jax.device_put(STARTS[rows], batch_sharding(mesh))
-            results[name] = made(placed, apart, starts, Compute(target=target))
+            unroll = name == "2x2x2"
+            results[name] = made(placed, apart, starts, Compute(target=target, unroll=unroll))
     return results
 
 

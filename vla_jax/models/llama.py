@@ -207,12 +207,13 @@ def run_layers(
     compute: Compute = Compute(),  # noqa: B008 (immutable)
     needed: int | Int[Array, "b f"] = 0,
     last_mix: Mix | None = None,
-) -> tuple[Float[Array, "b t d"], Any]:
-    """Hidden states after the last norm, where positions see each other as `mix` has it.
+) -> tuple[Float[Array, "b f d"], Any]:
+    """Hidden states of needed positions after the last norm, where positions see each other as `mix` has it.
 
     Args:
       params, config, adapter, cache: as in `forward`. Layers that stand apart (see `apart`) are written out,
-        and what `mix` makes of each layer's cache comes back as a list; else they are stacks.
+        and what `mix` makes of each layer's cache comes back as a list, as it does where layers are unrolled
+        and not all positions are needed; else they are stacks.
       embeddings: inputs.
       rotation: by the position of each.
       mix: the attention of a layer.

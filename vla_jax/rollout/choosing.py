@@ -67,12 +67,17 @@ def choose(
       key: one for all, or one for each [*b].
 
     Raises:
-      ValueError: where there is a temperature and no key.
+      ValueError: where there is a temperature and no key, or keys for another number of tokens.
     """
     if sampling.temperature == 0:
         tokens = _likeliest(logits)
     elif key is None:
         raise ValueError(f"temperature is {sampling.temperature}: sampling needs a key")
+    elif key.ndim and key.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"keys of shape {key.shape} for responses of shape {logits.shape[:-1]}; give one for all, or one "
+            "each"
+        )
     else:
         tokens = _drawn(key, filtered(logits, sampling))
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)

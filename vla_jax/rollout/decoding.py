@@ -56,7 +56,7 @@ def decode(
     config: LlavaConfig,
     prefilled: Prefilled,
     sampling: Sampling,
-    key: Key[Array, ""] | Key[Array, "b f"] | None = None,
+    key: Key[Array, ""] | Key[Array, "b n"] | None = None,
     count: int = 1,
     compute: Compute = Compute(),  # noqa: B008 (immutable)
 ) -> Sampled:
@@ -69,13 +69,13 @@ def decode(
       params, adapter, config: the model that `prefilled` comes from.
       prefilled: see `prefill`.
       sampling: how tokens are chosen, and when a response ends.
-      key: needed where there is a temperature: one for all, or one for each response, whose tokens then do
-        not depend on what else is in the batch.
+      key: needed where there is a temperature: one for all, or one for each of a row's n = f count responses,
+        whose tokens then do not depend on what else is in the batch.
       count: responses from each start, side by side: [b (f count) t].
       compute: where activations lie.
 
     Raises:
-      ValueError: where there is a temperature and no key.
+      ValueError: where there is a temperature and no key, or not a key for each response.
     """
     rooms = _rooms(sampling.max_new_tokens)
     logits, own, advance = begin(params, adapter, config, prefilled, count, rooms[0], compute)

@@ -52,7 +52,8 @@ def prefill(
 ) -> Prefilled:
     """Reads sequences once, so that responses can begin at some of their places.
 
-    Where layers are written out, the last one reads no place that no response begins behind.
+    Where layers are written out, the last one computes no more than keys and values of places that no
+    response begins behind.
 
     Args:
       params, adapter, config: the model.

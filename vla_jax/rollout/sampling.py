@@ -31,7 +31,7 @@ def sample(
     The arguments are those of `prefill` and `decode`.
 
     Raises:
-      ValueError: where there is a temperature and no key.
+      ValueError: where there is a temperature and no key, or not a key for each response.
     """
     prefilled = prefill(params, adapter, config, features, tokens, mask, keep, compute=compute)
     return decode(params, adapter, config, prefilled, sampling, key, count=count, compute=compute)
