@@ -45,7 +45,7 @@ def _povid(name, *turns):
     """The last answer is hallucinated in the twin."""
     return {
         "id": name,
-        "image": f"/home/authors/data/coco/train2014/{name}.png",
+        "image": f"/authors/data/coco/train2014/{name}.png",
         "conversations": said(*turns),
         "rejected_conversations": said(*turns[:-1], f"{turns[-1]} And a ghost."),
     }

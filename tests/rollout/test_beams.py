@@ -83,3 +83,10 @@ def test_what_cannot_be_is_an_error(fields, message):
 def test_a_search_does_not_sample(fields):
     with pytest.raises(ValueError, match="beams are searched, not sampled"):
         searched(Beams(2), Sampling(2, **fields))
+
+
+def test_a_search_begins_at_one_place():
+    starts = np.repeat(TOKENS.shape[1], 6).reshape(3, 2)
+    prefilled = prefill(MODEL.params, None, MODEL.config, image_tokens(), TOKENS, MASK, starts=starts)
+    with pytest.raises(ValueError, match="one place of a row, and these were read for 2; give prefill one"):
+        search(MODEL.params, None, MODEL.config, prefilled, Sampling(2), Beams(2))

@@ -81,13 +81,11 @@ def read(
 
     def mixing(attend: Callable[[Array, Array, Array, int], Array]) -> Mix:
         def mix(q: Array, k: Array, v: Array, slides: Bool[Array, ""], past: None) -> tuple[Array, Cache]:
-            def within(window: int) -> Array:
-                return attend(q, k, v, window)
-
+            window = config.sliding_window
             if config.full_layers:
-                mixed = jax.lax.cond(slides, lambda: within(config.sliding_window), lambda: within(0))
+                mixed = jax.lax.cond(slides, lambda: attend(q, k, v, window), lambda: attend(q, k, v, 0))
             else:
-                mixed = within(config.sliding_window)
+                mixed = attend(q, k, v, window)
             return mixed, Cache(rearrange(k, "b s g k -> b g k s"), rearrange(v, "b s g k -> b g s k"))
 
         return mix

@@ -83,10 +83,16 @@ def search(
       beams: see `Beams`.
 
     Raises:
-      ValueError: where there is a temperature or a filter, which a search does not know.
+      ValueError: where there is a temperature or a filter, which a search does not know, or where sequences
+        were read for several starts a row.
     """
     if sampling.temperature or sampling.top_k or sampling.top_p < 1:
         raise ValueError("beams are searched, not sampled: leave temperature, top_k and top_p alone")
+    if prefilled.starts.shape[1] != 1:
+        raise ValueError(
+            f"a search begins at one place of a row, and these were read for {prefilled.starts.shape[1]}; "
+            "give prefill one start a row, or none"
+        )
     count, longest = beams.num_beams, sampling.max_new_tokens
     # So many continuations hold at least n that do not end.
     kept = max(2, 1 + len(sampling.end_ids) + len(sampling.stop)) * count

@@ -15,7 +15,7 @@ def folder(tmp_path):
 def test_povid_takes_the_last_part_of_the_images_path(folder):
     row = {
         "id": "000000000009",
-        "image": "/home/authors/data/a.png",
+        "image": "/authors/data/a.png",
         "conversations": said("<image>\nWhat is it?", "A cat."),
         "rejected_conversations": said("<image>\nWhat is it?", "A cat and a hat."),
     }
