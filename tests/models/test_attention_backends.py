@@ -40,7 +40,7 @@ def test_a_query_sees_valid_keys_up_to_its_own_place(window, kv_heads):
     np.testing.assert_allclose(made, by_hand(q, k, v, valid, window), atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [79, 160, 333])
+@pytest.mark.parametrize("length", [79, 160, 333, 2060])
 def test_blocks_of_queries_change_nothing(length):
     q, k, v = array(1, length, 2, 8), array(1, length + 7, 2, 8), array(1, length + 7, 2, 8)
     valid = jnp.arange(length + 7)[None] >= 4

@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float
 from vla_jax.models.splash import splash_attention
 from vla_jax.models.target import Target
 
-# Fewest queries of a block, and most blocks.
-_QUERIES = 80
-_BLOCKS = 8
+# Queries of a block, and most blocks.
+_QUERIES = 128
+_BLOCKS = 16
 
 
 def attention(
@@ -67,7 +67,7 @@ def causal_attention(
         return jax.nn.dot_product_attention(queries, keys, values, mask=mask[:, None], implementation="cudnn")
     q, k, v = _heads_first(queries, keys, values)
     # Blocks of queries: keys behind the last of a block are skipped, and its scores stay in cache.
-    step = -(-length // max(1, min(length // _QUERIES, _BLOCKS)))
+    step = _QUERIES * -(-length // (_QUERIES * _BLOCKS))
     mixed = []
     for start in range(0, length, step):
         end = min(start + step, length)
@@ -114,7 +114,8 @@ def _mixed(
     if mask is not None:
         same = repeats == 1 or mask.shape[1] == 1
         visible = mask if same else jnp.tile(mask, (1, repeats, 1))
-        scores = jnp.where(visible[:, None], scores, jnp.finfo(jnp.float32).min)
+        # Added: with a choice between two numbers here, XLA's CPU makes no one kernel of products and softmax.
+        scores += jnp.where(visible[:, None], 0.0, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
     mixed = _summed(weights, v) / total
