@@ -114,7 +114,7 @@ def _mixed(
     if mask is not None:
         same = repeats == 1 or mask.shape[1] == 1
         visible = mask if same else jnp.tile(mask, (1, repeats, 1))
-        # Added: with a choice between two numbers here, XLA's CPU makes no one kernel of products and softmax.
+        # Added, not chosen: XLA's CPU then makes one kernel of products and softmax.
         scores += jnp.where(visible[:, None], 0.0, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
