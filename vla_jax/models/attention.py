@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from vla_jax.models.splash import splash_attention
 from vla_jax.models.target import Target
 
-# Queries of a block, and most blocks.
+# Queries of a block, or a multiple of them where more blocks than so many would be needed.
 _QUERIES = 128
 _BLOCKS = 16
 
