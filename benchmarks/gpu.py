@@ -6,8 +6,8 @@
 
 Stages, each in a process of its own, in this order; what one printed stays, however the next one ends:
 
-    parity   losses and gradients of a small LLaVA, GPU = CPU in float32 (`gpu_parity.py` has the bounds), and
-             cuDNN's attention beside the plain one in bfloat16
+    parity   losses, gradients and greedy responses of a small LLaVA, GPU = CPU in float32 (`gpu_parity.py`
+             has the bounds), and cuDNN's attention beside the plain one in bfloat16
     dpo      DPO of LLaVA-1.5-7B's shape: a frozen bfloat16 base with random weights, a float32 adapter of
              rank 8 on every linear layer of the language model, 576 image tokens, prompts of 60, answers of
              90 to 180 padded to 192, remat by block; the reference in the step (online) and from before
@@ -16,6 +16,8 @@ Stages, each in a process of its own, in this order; what one printed stays, how
              checkpointing, SDPA); then without checkpointing on a quarter of the pairs, which fit
     lpoi     LPOI of five views, the reference in the step, on a quarter of the pairs
     cudnn    DPO online again with cuDNN's attention, where it passed parity
+    generate eight responses of 128 tokens to prompts with an image, as in `decode.py`, by our sampler and by
+             transformers' `generate`, as it comes and with a static cache, which it compiles for
 
 Where memory does not suffice, a stage is taken again with half the pairs, and the line says how many. MFU is
 FLOPs of the step with nothing computed twice, padding included, over time and peak. Ratios are of seconds a
@@ -31,18 +33,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.gpu_inputs import Job, Measured
+from benchmarks.decode import report
+from benchmarks.gpu_inputs import NEW_TOKENS, Job, Measured
 
-STAGES = ("parity", "dpo", "trl", "lpoi", "cudnn")
+STAGES = ("parity", "dpo", "trl", "lpoi", "cudnn", "generate")
 # Dense bfloat16 FLOP/s by the maker's data sheet.
 DATA_SHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 OURS, TRL = "benchmarks.gpu_step_of_ours", "benchmarks.gpu_step_of_trl"
+SAMPLERS = "benchmarks.gpu_generate_of_ours", "benchmarks.gpu_generate_of_transformers"
 # Less than this is not worth a start.
 LEAST_SECONDS = 30
 
@@ -153,6 +158,9 @@ def take_stages(session: Session, stages: Sequence[str], peak: float, sheet: flo
             made += session.measure(TRL, replace(session.job, pairs=few, gradient_checkpointing=False))
         elif stage == "lpoi":
             made = session.measure(OURS, replace(session.job, recipe="lpoi", pairs=few))
+        elif stage == "generate":
+            for line in responses(*(session.run(sampler, session.job) for sampler in SAMPLERS)):
+                print(line, flush=True)
         elif fused:
             made = session.measure(OURS, replace(session.job, attention="cudnn"))
         else:
@@ -160,6 +168,13 @@ def take_stages(session: Session, stages: Sequence[str], peak: float, sheet: flo
         for each in made:
             print(summary(each, peak, sheet), flush=True)
         yield from made
+
+
+def responses(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines on each of our samplers beside each of transformers'."""
+    for our, their in product(ours, theirs):
+        yield f"{our['responses']} beside {their['responses']}:"
+        yield from report({**our["taken"], **their["taken"]}, NEW_TOKENS)
 
 
 def summary(measured: Measured, peak: float, sheet: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.step_inputs import Settings
 
 WARM_UP = 2  # steps before those that count
+NEW_TOKENS = 128  # of a response
 
 
 @dataclass(frozen=True)

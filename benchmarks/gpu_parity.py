@@ -1,9 +1,10 @@
-"""Parity stage of `gpu.py`: losses and gradients of one small LLaVA on the GPU beside the CPU's.
+"""Parity stage of `gpu.py`: losses, gradients and responses of a small LLaVA, the GPU's beside the CPU's.
 
-In float32 with products at their highest precision, the two backends of one process must agree within
-`TOLERANCE`: losses relatively, gradients by the norm of the difference over the norm, the worst of all
-parameters. In bfloat16 there are no such bounds, only distances from float32: gradients through cuDNN's
-attention must be at most `FURTHER` times as far from it as those through the plain attention are.
+In float32 with products at their highest precision, the two backends of one process must agree: greedy
+tokens wholly, their log-probabilities and the losses (relatively) within `TOLERANCE`, and so gradients by the
+norm of the difference over the norm, the worst of all parameters. In bfloat16 there are no such bounds, only
+distances from float32: gradients through cuDNN's attention must be at most `FURTHER` times as far from it as
+those through the plain attention are.
 """
 
 from functools import partial
@@ -13,13 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.gpu_inputs import Job
+from benchmarks.decode import Ours, make_prompts
+from benchmarks.gpu_inputs import NEW_TOKENS, Job
 from benchmarks.gpu_model import abstract_model, batches_of, random_adapter, random_params
 from benchmarks.step_of_ours import make_method
 from vla_jax.data import Batch
+from vla_jax.models import LlavaConfig
 from vla_jax.models.compute import Compute
 from vla_jax.models.parameters import Params
 from vla_jax.recipes import named
+from vla_jax.rollout import Sampled
 from vla_jax.training.step import Trained, gradients_and_metrics
 
 TOLERANCE = 1e-4
@@ -42,6 +46,7 @@ def main() -> None:
     with jax.default_matmul_precision("highest"):
         params = jax.device_get(random_params(model.config, jnp.float32))
     trained, batch = jax.device_get(random_adapter(model.config, loud=True)), batches_of(model, job)[0]
+    compare_responses(job, model.config, params, gpu, cpu)
     for name, options in RECIPES.items():
         on = partial(gradients_on, model.config, named(name, options), job, trained=trained, batch=batch)
         with jax.default_matmul_precision("highest"):
@@ -56,6 +61,28 @@ def main() -> None:
         if gpu.platform == "gpu":
             half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
             compare_attentions(job, name, partial(on, gpu, params=half), exact)
+
+
+def compare_responses(
+    job: Job, config: LlavaConfig, params: Params, gpu: jax.Device, cpu: jax.Device
+) -> None:
+    """Greedy tokens of both devices, which are to be the same, and their log-probabilities."""
+    prompts = make_prompts(config)
+
+    def on(device: jax.Device) -> Sampled:
+        placed, pixels = jax.device_put((params, prompts.pixels), device)
+        return jax.device_get(Ours(placed, config, prompts._replace(pixels=pixels)).respond(NEW_TOKENS))
+
+    with jax.default_matmul_precision("highest"):
+        made, expected = on(gpu), on(cpu)
+    same = bool((made.tokens == expected.tokens).all())
+    apart = float(np.abs(made.log_probs - expected.log_probs).max())
+    print(
+        f"greedy responses: {gpu.platform} and cpu, float32: tokens {'the same' if same else 'differ'}, "
+        f"log-probabilities {apart:.1e} apart",
+        flush=True,
+    )
+    job.say(parity=f"greedy responses, {gpu.platform} = cpu", agrees=same and apart <= TOLERANCE)
 
 
 def gradients_on(

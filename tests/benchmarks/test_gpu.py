@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import Session, _options, main, ratios, summary
+from benchmarks.gpu import Session, _options, main, ratios, responses, summary
 from benchmarks.gpu_inputs import Job, Measured
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -45,6 +45,23 @@ def test_ratios_are_of_seconds_a_pair_and_those_to_trl_as_it_comes_stand_last():
         "ratio online 6.00",
         "ratio cached 6.00",
     ]
+
+
+def test_responses_stand_beside_each_of_the_others():
+    ours = [{"responses": "ours", "taken": {"greedy": [2.0], "greedy, first token": [1.0]}}]
+    theirs = [
+        {"responses": name, "taken": {"transformers": [seconds], "transformers, first token": [1.0]}}
+        for name, seconds in (("eager", 4.0), ("static", 1.5))
+    ]
+    said = list(responses(ours, theirs))
+    assert [line for line in said if "beside" in line] == ["ours beside eager:", "ours beside static:"]
+    assert [line for line in said if line.startswith("ratio")] == [
+        "ratio generate 2.00",
+        "ratio decoding 3.00",
+        "ratio generate 0.75",
+        "ratio decoding 0.50",
+    ]
+    assert not list(responses(ours, []))
 
 
 @pytest.mark.parametrize("missing", [OURS, TRL])

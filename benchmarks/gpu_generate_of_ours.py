@@ -1,0 +1,26 @@
+"""Our sampler of `gpu.py`: responses of a bfloat16 model with random weights, as `decode.py` asks for them.
+
+Layers are a loop: written out, 32 of them had not compiled after four minutes.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.decode import Ours, make_prompts, parts_of, take_turns
+from benchmarks.gpu_inputs import NEW_TOKENS, Job
+from benchmarks.gpu_model import abstract_model, random_params
+from vla_jax.models.compute import Compute
+
+
+def main() -> None:
+    """Adds {responses: who, taken: seconds of each contestant's rounds}."""
+    job = Job.from_command_line()
+    config = abstract_model(job.small).config
+    params = jax.block_until_ready(random_params(config, jnp.bfloat16))
+    ours = Ours(params, config, make_prompts(config), Compute())
+    contestants = parts_of(ours.contestants(NEW_TOKENS), ("generate", "responses"))
+    job.say(responses="ours", taken=take_turns(contestants, job.steps))
+
+
+if __name__ == "__main__":
+    main()
