@@ -1,6 +1,6 @@
 """Our sampler of `gpu.py`: responses of a bfloat16 model with random weights, as `decode.py` asks for them.
 
-Layers are a loop: written out, 32 of them had not compiled after four minutes.
+Layers are a loop in prefill; in decoding they are a loop, then written out.
 """
 
 import jax
@@ -13,13 +13,16 @@ from vla_jax.models.compute import Compute
 
 
 def main() -> None:
-    """Adds {responses: who, taken: seconds of each contestant's rounds}."""
+    """Adds {responses: who, taken: seconds of each contestant's rounds} for both."""
     job = Job.from_command_line()
     config = abstract_model(job.small).config
     params = jax.block_until_ready(random_params(config, jnp.bfloat16))
-    ours = Ours(params, config, make_prompts(config), Compute())
-    contestants = parts_of(ours.contestants(NEW_TOKENS), ("generate", "responses"))
-    job.say(responses="ours", taken=take_turns(contestants, job.steps))
+    prompts = make_prompts(config)
+    for which, written_out in (("loop", False), ("written out", True)):
+        ours = Ours(params, config, prompts, Compute(unroll_decoding=written_out))
+        contestants = parts_of(ours.contestants(NEW_TOKENS), ("generate", "responses"))
+        print(f"ours, {which}:", flush=True)
+        job.say(responses=f"ours, {which}", taken=take_turns(contestants, job.steps))
 
 
 if __name__ == "__main__":

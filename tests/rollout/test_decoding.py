@@ -20,6 +20,7 @@ STEPS = 5
 DECODERS = {
     "looped": ({}, Compute()),
     "written out": ({}, Compute(unroll=True)),
+    "written out in decoding": ({}, Compute(unroll_decoding=True)),
     "a window": ({"sliding_window": 4}, Compute()),
     "a window in some layers": ({"sliding_window": 4, "full_layers": 1}, Compute(unroll=True)),
 }

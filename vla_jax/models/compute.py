@@ -28,6 +28,8 @@ class Compute:
         "offload" the same in the host's memory.
       unroll: write the layers out instead of looping over them, whatever the model's own setting: small
         models train a quarter faster on a CPU, and compile longer.
+      unroll_decoding: the same where responses are decoded, and there only. A GPU's loop copies each layer's
+        weights at every token; written out, they are copied once a call and take their memory once more.
       allow_unverified: use an attention backend on a kind of machine where it has not been compared yet.
       target: what is compiled for, set by whoever knows the mesh, not by a configuration; None is this
         machine, and one device of it.
@@ -39,6 +41,7 @@ class Compute:
     attention: str = "xla"
     remat: str = "none"
     unroll: bool = False
+    unroll_decoding: bool = False
     allow_unverified: bool = False
     target: Target | None = None
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vla_jax.models import forks, llava
 from vla_jax.models.compute import Compute
 from vla_jax.models.forks import Caches, Forks
+from vla_jax.models.llama import apart
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter, part
 from vla_jax.models.parameters import Params
@@ -72,7 +73,7 @@ def decode(
       key: needed where there is a temperature: one for all, or one for each of a row's n = f count responses,
         whose tokens then do not depend on what else is in the batch.
       count: responses from each start, side by side: [b (f count) t].
-      compute: where activations lie.
+      compute: where activations lie, and whether layers are written out; they are where `prefill` did so.
 
     Raises:
       ValueError: where there is a temperature and no key, or not a key for each response.
@@ -127,15 +128,16 @@ def begin(
     """
     starts, states = (jnp.repeat(each, count, axis=1) for each in (prefilled.starts, prefilled.states))
     places = jnp.arange(prefilled.valid.shape[1])
+    language, low_rank, prefix = params["language"], part(adapter, "language"), prefilled.cache
+    if compute.unroll_decoding or isinstance(prefix, list):
+        language, low_rank = forks.written_out(language, low_rank, config.language)
+        prefix = apart(prefix, config.language.num_layers)
     behind = Forks(
-        prefix=prefilled.cache,
+        prefix=prefix,
         key_positions=prefilled.positions,
         seen=prefilled.seen[:, None] & (places < starts[..., None]),
         first=jnp.take_along_axis(prefilled.positions, starts - 1, axis=1) + 1,
     )
-    language, low_rank = params["language"], part(adapter, "language")
-    if isinstance(prefilled.cache, list):
-        language, low_rank = forks.written_out(language, low_rank, config.language)
 
     def advance(tokens: Array, own: Caches, place: Array) -> tuple[Array, Caches]:
         embeddings = llava.embed(params, config, tokens, None)
