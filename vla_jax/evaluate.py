@@ -22,6 +22,7 @@ from vla_jax.evaluation import Vocabulary
 from vla_jax.evaluation.runner import Evaluation, run
 from vla_jax.generate import answerer
 from vla_jax.interop import Model, load_model
+from vla_jax.models.compute import Compute
 
 
 def open_scenes(config: ConfigDict, image_size: int) -> tuple[Source, Vocabulary]:
@@ -38,6 +39,11 @@ def open_scenes(config: ConfigDict, image_size: int) -> tuple[Source, Vocabulary
     return source, Vocabulary.from_names(category.name for category in CATEGORIES)
 
 
+def answering(config: ConfigDict) -> Compute:
+    """How a model answers: as in training, but for attention, whose kernels do not take every length."""
+    return Compute(unroll=config.compute.unroll, unroll_decoding=config.compute.unroll_decoding)
+
+
 def evaluate(config: ConfigDict, model: Model, title: str = "evaluate") -> Evaluation:
     """Lets a model answer freely on the configuration's scenes, and scores what it says.
 
@@ -45,14 +51,15 @@ def evaluate(config: ConfigDict, model: Model, title: str = "evaluate") -> Evalu
       DataError: at an unreadable record, unless `data.on_bad_record` is "skip".
     """
     source, vocabulary = open_scenes(config, model.config.vision.image_size)
-    asked = answerer(model, config.data.max_prompt_length, config.evaluation.batch_size)
+    watched = config.evaluation
+    asked = answerer(model, config.data.max_prompt_length, watched.batch_size, answering(config))
     every = 0.1 if sys.stderr.isatty() else 10
     with tqdm(desc=title, unit="answer", dynamic_ncols=True, mininterval=every) as bar:
         return run(
             asked.answer,
             source,
             vocabulary,
-            max_new_tokens=config.evaluation.max_new_tokens,
+            max_new_tokens=watched.max_new_tokens,
             skip_bad_records=config.data.on_bad_record == "skip",
             progress=bar.update,
         )

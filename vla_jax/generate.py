@@ -12,16 +12,23 @@ from vla_jax.command_line import parse_flags
 from vla_jax.data import Encoder
 from vla_jax.data.images import UnreadableImageError, read_image
 from vla_jax.interop import Model, load_model
+from vla_jax.models.compute import Compute
 from vla_jax.rollout import Answerer
 
 
-def answerer(model: Model, max_prompt_length: int, batch_size: int = 1) -> Answerer:
+def answerer(
+    model: Model,
+    max_prompt_length: int,
+    batch_size: int = 1,
+    compute: Compute = Compute(),  # noqa: B008 (immutable)
+) -> Answerer:
     """A model ready to be asked.
 
     Args:
       model: the model.
       max_prompt_length: most tokens of a prompt, the image's counted; prompts are padded to it.
       batch_size: questions answered at a time.
+      compute: how the language model is computed.
     """
     encoder = Encoder(
         tokenizer=model.tokenizer,
@@ -30,7 +37,7 @@ def answerer(model: Model, max_prompt_length: int, batch_size: int = 1) -> Answe
         responses=(),
         max_prompt_length=max_prompt_length,
     )
-    return Answerer(model.config, model.params, model.adapter, encoder, model.end_ids, batch_size)
+    return Answerer(model.config, model.params, model.adapter, encoder, model.end_ids, batch_size, compute)
 
 
 def most_image_tokens(model: Model) -> int:

@@ -5,6 +5,7 @@ import pytest
 
 from tests.small_models import tiny_model
 from vla_jax.data import DataError, Encoder
+from vla_jax.models.compute import Compute
 from vla_jax.rollout import Answerer
 
 MODEL = tiny_model()
@@ -21,12 +22,12 @@ IMAGES = [
 ]
 
 
-def answerer(batch_size, **limits):
+def answerer(batch_size, compute=Compute(), **limits):  # noqa: B008 (immutable)
     config = MODEL.config
     encoder = Encoder(
         MODEL.tokenizer, MODEL.processor, config.num_image_tokens, (), max_prompt_length=40, **limits
     )
-    return Answerer(config, MODEL.params, None, encoder, MODEL.end_ids, batch_size)
+    return Answerer(config, MODEL.params, None, encoder, MODEL.end_ids, batch_size, compute)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,16 @@ def test_every_question_gets_an_answer_in_words(one_by_one):
 
 def test_a_filled_up_last_batch_gives_the_same_answers_in_the_same_order(one_by_one):
     assert answerer(3).answer(IMAGES, QUESTIONS, max_new_tokens=5) == one_by_one
+
+
+@pytest.mark.parametrize("field", ["unroll", "unroll_decoding"])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_layers_written_out_give_the_same_answers(field, num_beams):
+    looped, written_out = (
+        answerer(5, compute).answer(IMAGES, QUESTIONS, max_new_tokens=5, num_beams=num_beams)
+        for compute in (Compute(), Compute(**{field: True}))
+    )
+    assert looped == written_out
 
 
 def test_progress_counts_the_answers_of_each_batch():

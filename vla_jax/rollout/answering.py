@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from vla_jax.data import Encoder
 from vla_jax.models import llava
+from vla_jax.models.compute import Compute
 from vla_jax.models.llava import LlavaConfig
 from vla_jax.models.lora import Adapter
 from vla_jax.models.parameters import Params
@@ -43,6 +44,7 @@ class Answerer:
       encoder: its tokenizer, template and limits.
       end_ids: the tokens that end an answer.
       batch_size: questions answered at a time; the last batch is filled up, so that one program serves all.
+      compute: how the language model is computed.
     """
 
     config: LlavaConfig
@@ -51,6 +53,7 @@ class Answerer:
     encoder: Encoder
     end_ids: tuple[int, ...]
     batch_size: int = 32
+    compute: Compute = Compute()
 
     def answer(
         self,
@@ -119,11 +122,11 @@ class Answerer:
             layouts[i, : len(order)] = order
         model = self.params, self.adapter, self.config
         features = _encode(*model, tiles, layouts if self.config.anyres else None)
-        prefilled = prefill(*model, features, tokens, mask)
+        prefilled = prefill(*model, features, tokens, mask, compute=self.compute)
         if num_beams > 1:
-            sampled, _ = search(*model, prefilled, sampling, Beams(num_beams))
+            sampled, _ = search(*model, prefilled, sampling, Beams(num_beams), compute=self.compute)
         else:
-            sampled = decode(*model, prefilled, sampling, key)
+            sampled = decode(*model, prefilled, sampling, key, compute=self.compute)
         ids, kept = np.asarray(sampled.tokens[:, 0]), np.asarray(sampled.mask[:, 0])
         return [
             self.encoder.tokenizer.decode(row[keep], skip_special_tokens=True).strip()
