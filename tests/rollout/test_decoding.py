@@ -214,22 +214,25 @@ def on_meshes():
         return both
 
     results = {"single": made(params, inputs, STARTS[rows], Compute(unroll=True))}
-    for name, sizes in {"4x2x1": (4, 2, 1), "2x2x2": (2, 2, 2)}.items():
+    for name, sizes, written_out in (
+        ("rows apart", (4, 2, 1), {}),
+        ("rows apart, decoding written out", (4, 2, 1), {"unroll_decoding": True}),
+        ("heads apart", (2, 2, 2), {"unroll": True}),
+    ):
         mesh = make_mesh(*sizes)
         placed = jax.device_put(params, parameter_shardings(mesh, params, parameters.logical_axes(table)))
         apart = jax.device_put(inputs, batch_sharding(mesh))
         target = Target("cpu", rows=("data", "fsdp"), heads="tensor")
         with jax.set_mesh(mesh):
             starts = jax.device_put(STARTS[rows], batch_sharding(mesh))
-            unroll = name == "2x2x2"
-            results[name] = made(placed, apart, starts, Compute(target=target, unroll=unroll))
+            results[name] = made(placed, apart, starts, Compute(target=target, **written_out))
     return results
 
 
 def test_rows_on_a_mesh_say_what_they_say_on_one_device():
     results = on_virtual_devices(__name__, "on_meshes")
     single = results.pop("single")
-    assert len(results) == 2
+    assert len(results) == 3
     for name, both in results.items():
         for (tokens, log_probs), (expected, scores) in zip(both, single, strict=True):
             np.testing.assert_array_equal(tokens, expected, err_msg=name)
