@@ -6,6 +6,7 @@ own. Parity with PyTorch is proven on what users run.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# What a shell starts in the background ignores Ctrl-C, which the tests of Ctrl-C cannot do with.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LESS = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 
 
