@@ -5,13 +5,13 @@ import html
 import io
 import json
 import logging
-import os
 import pickle
 import random
 import re
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import urllib.parse
 from collections import Counter
@@ -177,9 +177,17 @@ def test_a_run_that_is_killed_goes_on_from_its_cache(tmp_path):
         )
 
     file = tmp_path / "verdicts.jsonl"
+
+    def kill(handler):
+        # The next request may be on its way before the last reply is written down.
+        ends = time.monotonic() + 30
+        while file.read_bytes().count(b"\n") < 3 and time.monotonic() < ends:
+            time.sleep(0.01)
+        process.kill()
+
     with serving(*[answers(200)] * 3) as place:
         # Killed while the fourth request is on its way, and, as it were, while its line is being written.
-        place.script.append(lambda handler: os.kill(process.pid, signal.SIGKILL))
+        place.script.append(kill)
         process = start(place.url)
         said = process.communicate(timeout=60)[0]
     assert process.returncode == -signal.SIGKILL, said
