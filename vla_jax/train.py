@@ -45,6 +45,7 @@ from vla_jax.training.loop import Diverged, Interrupted
 from vla_jax.training.run import Run
 from vla_jax.training.saliency import saliency
 from vla_jax.training.step import Trained, view_strips
+from vla_jax.training.stopping import ask_again
 from vla_jax.training.tracking import read_metrics
 from vla_jax.training.verifying import make_verifier
 from vla_jax.training.workdir import BAD_RECORDS, check_free, claim, is_claimed, write_json
@@ -313,6 +314,7 @@ def main(argv: list[str]) -> None:
         connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         if cache := _CONFIG.value.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", str(Path(cache).absolute()))
+        sys.unraisablehook = ask_again
         if jax.process_count() == 1:  # of several, JAX notes it until the first step
             signal.signal(signal.SIGTERM, _end_between_steps)
         train(_CONFIG.value, Path(_WORKDIR.value or ""), command)

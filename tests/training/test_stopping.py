@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -59,3 +61,32 @@ def test_each_loop_begins_without_a_request(former):
         ask(signal.SIGTERM)
     with stop:
         assert stop.after(1) is None
+
+
+LOST = """
+import gc, os, signal, sys, time
+from vla_jax.training.stopping import ask_again
+
+def during(phase, info):
+    gc.callbacks.remove(during)
+    os.kill(os.getpid(), {number})
+
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))
+sys.unraisablehook = ask_again
+gc.callbacks.append(during)
+try:
+    gc.collect()
+    print("the callback is over", flush=True)
+    time.sleep(20)
+except KeyboardInterrupt:
+    sys.exit(4)
+print("it was lost")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 3), (signal.SIGINT, 4)])
+def test_one_that_comes_while_the_garbage_collector_calls_is_not_lost(number, code):
+    ended = subprocess.run(
+        [sys.executable, "-c", LOST.format(number=int(number))], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout) == (code, "the callback is over\n"), ended.stderr

@@ -2,10 +2,27 @@
 
 import os
 import signal
+import sys
+import threading
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
+
+
+def ask_again(lost: "sys.UnraisableHookArgs") -> None:
+    """A `sys.unraisablehook` for which no request to stop is lost.
+
+    What a signal's handler raises while a callback of the garbage collector runs, Python prints and forgets.
+    The signal is sent once more, when the callback is over.
+    """
+    for raised, number in ((SystemExit, signal.SIGTERM), (KeyboardInterrupt, signal.SIGINT)):
+        if issubclass(lost.exc_type, raised):
+            again = threading.Timer(0.1, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+    sys.__unraisablehook__(lost)
 
 
 class StopRequest:
