@@ -69,8 +69,9 @@ step-vs-trl: $(READY_TEST)
 gpu: $(READY_TEST)
 	$(BIN)/python -m benchmarks.gpu
 
+# A worker that is killed fails the run; one restarted in its place would be handed no tests and waited for.
 test: $(READY_TEST)
-	$(PYTEST) -n $(PYTEST_WORKERS) --dist=loadfile $(PYTEST_ARGS)
+	$(PYTEST) -n $(PYTEST_WORKERS) --dist=loadfile --max-worker-restart=0 $(PYTEST_ARGS)
 
 smoke: $(READY_TEST)
 	$(PYTEST) -m smoke $(PYTEST_ARGS)
