@@ -19,9 +19,6 @@ READY_TEST := $(VENV)/.ready-test-$(PYTHON_VERSION)
 .PHONY: demo test smoke table reward-table online-table convert-7b data decode faults flops loop pods stability views step-vs-trl gpu lint format clean
 .DEFAULT_GOAL := test
 
-# Huge pages, where the C library is glibc: a CPU step takes up to a tenth less time (docs/engine.md).
-demo table reward-table online-table: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-
 demo: $(READY_DEMO)
 	$(BIN)/python -m vla_jax.train --config=configs/world_lpoi.py --workdir=runs/demo
 

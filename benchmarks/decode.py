@@ -32,13 +32,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from benchmarks.step_checkpoint import LANGUAGE
+from vla_jax.host_memory import keep_freed_memory
 from vla_jax.interop import import_model
 from vla_jax.models import LlavaConfig, llava
 from vla_jax.models.compute import Compute
 from vla_jax.models.parameters import Params
 from vla_jax.parallel import make_mesh
 from vla_jax.rollout import Sampled, Sampling, decode, prefill, sample
-from vla_jax.training.host_memory import keep_freed_memory
 
 CORES, ROWS, WORDS = 2, 8, 60
 # A described image of five sentences, cut in the middle of each and completed.

@@ -25,13 +25,13 @@ from absl import logging
 
 from benchmarks.data import write_photographs
 from benchmarks.step_inputs import make_pairs
+from vla_jax.host_memory import keep_freed_memory
 from vla_jax.interop import import_model
 from vla_jax.parallel import make_mesh, place_batch
 from vla_jax.training.assembly import assemble
 from vla_jax.training.beginning import trained_at_first
 from vla_jax.training.checkpoints import Checkpoints
 from vla_jax.training.configuration import default_config
-from vla_jax.training.host_memory import keep_freed_memory
 from vla_jax.training.loop import LoopConfig, fit
 from vla_jax.training.run import Run
 from vla_jax.training.step import TrainState, make_step

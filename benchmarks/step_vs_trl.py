@@ -11,8 +11,8 @@ turn is two steps, of which the second counts: what waited must first get back i
 which no training run has to at every step. Only steps are timed, on batches that are there before: losses,
 gradients, clipping, optimizer. TRL runs twice: as it comes, with gradient checkpointing, and without, which
 is faster and takes more memory. The ratios at the end are to TRL as it comes; those to the other stand above
-them. Each side has its memory as its trainer has it: ours keeps what it frees. No side has huge pages, which
-help all, unless they are asked for.
+them. Each side has its memory as its trainer has it: ours keeps what it frees, in huge pages; TRL's has those
+where they are asked for.
 
 Asserted: all read the same ids, have the same losses at step 0, and rewards within 1 % of each other after
 three steps, when each has moved past 0.05. Printed: those figures, the share of the machine's peak in float32
@@ -233,7 +233,7 @@ def _serve(side: str, connection: Connection, settings: Settings) -> None:
         serve(connection, replace(settings, gradient_checkpointing=side == TRL))
     else:
         from benchmarks.step_of_ours import serve as serve_ours
-        from vla_jax.training.host_memory import keep_freed_memory
+        from vla_jax.host_memory import keep_freed_memory
 
         # As our trainer does.
         keep_freed_memory()

@@ -19,7 +19,7 @@ FLOORS: dict[int, set[str]] = {
     4: {"training", "report", "evaluate"},
     3: {"recipes", "evaluation", "generate", "convert"},
     2: {"scoring", "rollout", "rewards", "interop"},
-    1: {"models", "objectives", "views", "data", "parallel", "command_line"},
+    1: {"models", "objectives", "views", "data", "parallel", "command_line", "host_memory"},
 }
 FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
 ROOT_FLOOR = 0  # vla_jax/__init__.py: everyone may import it, it imports nothing of ours

@@ -21,6 +21,7 @@ from vla_jax.data.world import CATEGORIES, WorldConfig
 from vla_jax.evaluation import Vocabulary
 from vla_jax.evaluation.runner import Evaluation, run
 from vla_jax.generate import answerer
+from vla_jax.host_memory import keep_freed_memory
 from vla_jax.interop import Model, load_model
 from vla_jax.models.compute import Compute
 
@@ -81,6 +82,7 @@ def table(columns: Iterable[tuple[str, Evaluation]]) -> str:
 def main(argv: list[str]) -> None:
     """Command line."""
     del argv
+    keep_freed_memory()
     try:
         evaluation = evaluate(_CONFIG.value, load_model(Path(_MODEL.value or "")))
     except (ValueError, FileNotFoundError) as error:

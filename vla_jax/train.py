@@ -31,6 +31,7 @@ from vla_jax.data.sources import Files
 from vla_jax.data.world import EvaluationWorld
 from vla_jax.evaluate import evaluate, open_scenes, table
 from vla_jax.evaluation.runner import Evaluation
+from vla_jax.host_memory import keep_freed_memory
 from vla_jax.interop import Model, load_model, save_model
 from vla_jax.parallel import connect, end_alone, is_first, loading, wait_for_all
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
@@ -40,7 +41,6 @@ from vla_jax.training.alarms import Collapsed
 from vla_jax.training.assembly import assemble, check_data, fresh_model
 from vla_jax.training.bad_records import ListedReport
 from vla_jax.training.configuration import check, fingerprint, plain
-from vla_jax.training.host_memory import keep_freed_memory
 from vla_jax.training.loop import Diverged, Interrupted
 from vla_jax.training.run import Run
 from vla_jax.training.saliency import saliency

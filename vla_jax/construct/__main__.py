@@ -20,6 +20,7 @@ from vla_jax.construct.responses import construct
 from vla_jax.data import formats
 from vla_jax.data.formats.preference_folder import BOX_FORMATS, format_with
 from vla_jax.data.published import Published
+from vla_jax.host_memory import keep_freed_memory
 from vla_jax.interop import load_model
 from vla_jax.recipes import constructors
 
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {command} does not read --{name}; leave it out")
     # TFDS tells much of what it does; what a user must know is said here.
     logging.set_verbosity(logging.ERROR)
+    keep_freed_memory()
     to = Path(_TO.value) if _TO.value else None
     try:
         match command:

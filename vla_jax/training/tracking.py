@@ -15,7 +15,7 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from vla_jax.training.host_memory import most_held_bytes
+from vla_jax.host_memory import most_held_bytes
 
 # Steps whose mean duration is logged as the speed: steps are logged one late, in uneven strides.
 _SPEED_STEPS = 20
