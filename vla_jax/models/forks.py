@@ -4,6 +4,7 @@
 A prefix's keys and values are never copied: its forks are so many queries of the same keys.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,9 @@ class Cache(flax.struct.PyTreeNode):
     keys: Float[Array, "*l g k s"]
     values: Float[Array, "*l g s k"]
 
+
+# Rows up to which a product is summed over parts, on a CPU: of 64, the sum takes three times as long.
+_FEW = 16
 
 # One a layer where layers are written out, else one of stacks.
 Caches = Cache | list[Cache]
@@ -250,16 +254,32 @@ def _attention(
         return rearrange(q, f"b f (g r) k -> {layout} k", g=sizes["g"])
 
     visible = jnp.repeat(seen, sizes["r"], axis=1)[:, None]
-    before = jnp.where(visible, _product("bgqk,bgks->bgqs", queries_as(together), keys), lowest)
-    after = jnp.where(seen_own, _product("ngrk,ngkt->ngrt", queries_as(alone), own_keys), lowest)
+    before = jnp.where(visible, _product(queries_as(together), keys, 2), lowest)
+    after = jnp.where(seen_own, _product(queries_as(alone), own_keys, 2), lowest)
     peak = jnp.maximum(moved(before.max(-1, keepdims=True), together, alone), after.max(-1, keepdims=True))
     before, after = jnp.exp(before - moved(peak, alone, together)), jnp.exp(after - peak)
-    mixed = moved(_product("bgqs,bgsk->bgqk", before.astype(values.dtype), values), together, alone)
-    mixed += _product("ngrt,ngtk->ngrk", after.astype(values.dtype), own_values)
+    mixed = moved(_product(before.astype(values.dtype), values, 4), together, alone)
+    mixed += _product(after.astype(values.dtype), own_values, 4)
     total = moved(before.sum(-1, keepdims=True), together, alone) + after.sum(-1, keepdims=True)
     return moved(mixed / total, alone, "b f (g r)").astype(queries.dtype)
 
 
-def _product(dimensions: str, *factors: Array) -> Array:
-    """In float32, whatever is multiplied."""
-    return jnp.einsum(dimensions, *factors, preferred_element_type=jnp.float32)
+def _product(few: Float[Array, "*b q c"], many: Float[Array, "*b c n"], parts: int) -> Float[Array, "*b q n"]:
+    """In float32, whatever is multiplied.
+
+    XLA's CPU multiplies a few rows, though not one, on a single core, unless products are summed: there the
+    product is the sum over so many parts of what it contracts, where they are of one size.
+    """
+    parts = math.gcd(parts, few.shape[-1])
+
+    def whole(few: Array, many: Array) -> Array:
+        return jnp.matmul(few, many, preferred_element_type=jnp.float32)
+
+    def summed(few: Array, many: Array) -> Array:
+        few = rearrange(few, "... q (h c) -> ... h q c", h=parts)
+        many = rearrange(many, "... (h c) n -> ... h c n", h=parts)
+        return whole(few, many).sum(axis=-3)
+
+    if parts == 1 or not 1 < few.shape[-2] <= _FEW:
+        return whole(few, many)
+    return jax.lax.platform_dependent(few, many, cpu=summed, default=whole)
