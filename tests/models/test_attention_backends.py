@@ -48,6 +48,28 @@ def test_blocks_of_queries_change_nothing(length):
     np.testing.assert_allclose(causal_attention(q, k, v, valid), attention(q, k, v, mask), atol=1e-5)
 
 
+@pytest.mark.parametrize("window", [0, 140])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("length", [79, 256, 333])
+def test_tiles_of_keys_change_nothing(length, kv_heads, window):
+    q, k, v = array(2, length, 2, 8), array(2, length + 7, kv_heads, 8), array(2, length + 7, kv_heads, 8)
+    valid = jnp.arange(length + 7) >= jnp.array([0, 150])[:, None]
+    made = causal_attention(q, k, v, valid, window=window, tiled=True)
+    plain = causal_attention(q, k, v, valid, window=window)
+    # Rows that see nothing average what stands before their block's end, tiles or not.
+    np.testing.assert_allclose(made, plain, atol=1e-5, strict=True)
+
+
+def test_float16_is_added_up_in_float32_in_tiles_too():
+    q, k, v = (array(1, 300, 2, 8) * 3 for _ in range(3))
+    valid = jnp.ones((1, 300), bool)
+    halves = [x.astype(jnp.float16) for x in (q, k, v)]
+    made = causal_attention(*halves, valid, tiled=True)
+    plain = causal_attention(*(x.astype(jnp.float32) for x in halves), valid)
+    assert made.dtype == jnp.float16
+    np.testing.assert_allclose(made, plain, atol=1e-2)
+
+
 @pytest.mark.parametrize("window", [0, 6])
 @pytest.mark.parametrize("kv_heads", [2, 4])
 @pytest.mark.parametrize("views", [(0,), (0, 0, 0), (0, 1, 2, 0), (1, 0, 1)])

@@ -95,9 +95,8 @@ def read(
         return mix
 
     def everywhere(q: Array, k: Array, v: Array, window: int) -> Array:
-        return causal_attention(
-            q, k, v, seen, window=window, backend=compute.attention, target=compute.target
-        )
+        backend, target, tiled = compute.attention, compute.target, compute.platform == "cpu"
+        return causal_attention(q, k, v, seen, window=window, backend=backend, target=target, tiled=tiled)
 
     def where_needed(q: Array, k: Array, v: Array, window: int) -> Array:
         behind = needed[..., None] - jnp.arange(seen.shape[1])
