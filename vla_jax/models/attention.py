@@ -79,7 +79,7 @@ def causal_attention(
         last = total - length + end
         visible = causal_mask(end - start, last, window) & valid[:, None, :last]
         block = q[..., start:end, :], k[..., :last, :], v[..., :last, :]
-        mixed.append(_mixed(*block, visible, tile=step if tiled else last))
+        mixed.append(_mixed(*block, visible, tile=step if tiled else 0))
     return _positions_first(jnp.concatenate(mixed, axis=-2), queries)
 
 
@@ -116,7 +116,8 @@ def _mixed(
 ) -> Float[Array, "b g r t k"]:
     """Attention with its softmax in float32, divided by its sum after the values are added up.
 
-    Keys may come in tiles of so many. It is one softmax all the same: the maximum is that of all of them.
+    Keys may come in tiles of so many (0: all at once). It is one softmax all the same: the maximum is that of
+    all tiles.
     """
     repeats, rows = q.shape[2], rearrange(q, "b g r t k -> b g (r t) k")
     if mask is not None and repeats > 1 and mask.shape[1] > 1:
@@ -130,7 +131,8 @@ def _mixed(
         # Added, not chosen: XLA's CPU then makes one kernel of products and softmax.
         return scores + jnp.where(mask[:, None, :, part], 0.0, jnp.finfo(jnp.float32).min)
 
-    parts = [slice(first, first + tile) for first in range(0, k.shape[2], tile)] if tile else [slice(None)]
+    size = tile or k.shape[2]
+    parts = [slice(first, first + size) for first in range(0, k.shape[2], size)]
     scores = [scored(part) for part in parts]
     peak = reduce(jnp.maximum, [each.max(axis=-1, keepdims=True) for each in scores])
     weights = [jnp.exp(each - jax.lax.stop_gradient(peak)) for each in scores]
