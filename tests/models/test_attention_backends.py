@@ -60,6 +60,14 @@ def test_tiles_of_keys_change_nothing(length, kv_heads, window):
     np.testing.assert_allclose(made, plain, atol=1e-5, strict=True)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+def test_scores_beyond_what_can_be_exponentiated(tiled):
+    q, k, v = 20 * array(1, 300, 1, 8), 20 * array(1, 300, 1, 8), array(1, 300, 1, 8)
+    valid = jnp.ones((1, 300), bool)
+    made = causal_attention(q, k, v, valid, tiled=tiled)
+    np.testing.assert_allclose(made, by_hand(q, k, v, valid, 0), atol=2e-3)
+
+
 def test_float16_is_added_up_in_float32_in_tiles_too():
     q, k, v = (array(1, 300, 2, 8) * 3 for _ in range(3))
     valid = jnp.ones((1, 300), bool)
