@@ -27,3 +27,16 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: no configuration field {problem}")
     except (TypeError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def refuse_words(argv: list[str]) -> None:
+    """Refuses what is left of a command line that takes flags only, the command itself first.
+
+    Raises:
+      SystemExit: names it.
+    """
+    if argv[1:]:
+        sys.exit(
+            f"error: {' '.join(argv[1:])!r} belongs to no flag; begin a flag with --, and quote a value that "
+            "holds blanks"
+        )

@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from vla_jax.command_line import parse_flags
+from vla_jax.command_line import parse_flags, refuse_words
 from vla_jax.data.schema import Source
 from vla_jax.data.sources import Files, open_evaluation
 from vla_jax.data.world import CATEGORIES, WorldConfig
@@ -81,7 +81,7 @@ def table(columns: Iterable[tuple[str, Evaluation]]) -> str:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    del argv
+    refuse_words(argv)
     keep_freed_memory()
     try:
         evaluation = evaluate(_CONFIG.value, load_model(Path(_MODEL.value or "")))

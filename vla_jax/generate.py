@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from vla_jax.command_line import parse_flags
+from vla_jax.command_line import parse_flags, refuse_words
 from vla_jax.data import Encoder
 from vla_jax.data.images import UnreadableImageError, read_image
 from vla_jax.interop import Model, load_model
@@ -47,13 +47,15 @@ def most_image_tokens(model: Model) -> int:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    del argv
+    refuse_words(argv)
     try:
         model = load_model(Path(_MODEL.value or ""))
         pixels = read_image(Path(_IMAGE.value or ""))
-        # Room for the question, which has no more tokens than characters, and a long template.
         question = _QUESTION.value or ""
-        asked = answerer(model, most_image_tokens(model) + 512 + len(question))
+        if not _TEMPERATURE.value and (_TOP_K.value or _TOP_P.value != 1):
+            raise ValueError("--top_k and --top_p would be ignored where --temperature is 0; set it above 0")
+        # Room for the question, which has no more tokens than bytes, and a long template.
+        asked = answerer(model, most_image_tokens(model) + 512 + len(question.encode()))
         (text,) = asked.answer(
             [pixels],
             [question],
@@ -82,6 +84,6 @@ if __name__ == "__main__":
     _TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest that hold this probability together.")
     _NUM_BEAMS = flags.DEFINE_integer("num_beams", 1, "More than 1: search for the likeliest.", lower_bound=1)
     _STOP = flags.DEFINE_multi_string("stop", [], "The answer ends before this; may be given several times.")
-    _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+    _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.", lower_bound=-(2**63), upper_bound=2**63 - 1)
     flags.mark_flags_as_required(["model", "image", "question"])
     app.run(main, flags_parser=parse_flags)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from vla_jax.command_line import parse_flags
+from vla_jax.command_line import parse_flags, refuse_words
 from vla_jax.data.schema import decoded
 from vla_jax.evaluate import open_scenes
 from vla_jax.evaluation.runner import Evaluation
@@ -48,7 +48,7 @@ def verified(workdir: Path, towers: Clip) -> dict[str, WordScores]:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    del argv
+    refuse_words(argv)
     workdir, folder = Path(_RUN.value or ""), Path(_VERIFIER.value or "")
     to = Path(_TO.value) if _TO.value else workdir / "words.html"
     try:

@@ -93,7 +93,9 @@ def test_a_response_ends_with_an_end_token_or_a_whole_stop_sequence():
     ("fields", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0; a response has at least 1 token"),
-        ({"temperature": -0.1}, "temperature is -0.1; it must be 0 .greedy. or positive"),
+        ({"temperature": -0.1}, "temperature is -0.1; it must be 0 .greedy. or at least 1e-30"),
+        ({"temperature": 1e-39}, "temperature is 1e-39; it must be 0 .greedy. or at least 1e-30"),
+        ({"temperature": float("nan")}, "temperature is nan; it must be 0 .greedy. or at least 1e-30"),
         ({"top_k": -1}, "top_k is -1; it must be positive, or 0 for all"),
         ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
         ({"stop": ((),)}, "stop has an empty sequence"),
@@ -102,6 +104,13 @@ def test_a_response_ends_with_an_end_token_or_a_whole_stop_sequence():
 def test_what_cannot_be_is_an_error(fields, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**{"max_new_tokens": 1, **fields})
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e38, float("inf")])
+def test_any_temperature_draws_tokens_that_there_are(temperature):
+    tokens, log_probs = choose(LOGITS[None], Sampling(1, temperature=temperature), jax.random.key(0))
+    assert (temperature > 1) or (np.asarray(tokens) == np.asarray(LOGITS).argmax(-1)).all()
+    assert np.isfinite(log_probs).all()
 
 
 def test_a_temperature_without_a_key_is_an_error():

@@ -139,6 +139,33 @@ def test_hidden_keys_are_hidden_from_every_query_and_positions_stay(decoder):
     assert not np.allclose(made.log_probs, unguided.log_probs, atol=1e-3)
 
 
+@pytest.mark.parametrize("keep", ["nothing", "what is not the image"])
+@pytest.mark.parametrize("decoder", ["looped", "written out", "a window"])
+def test_forks_of_what_can_see_nothing_do_not_see_what_stands_behind_them_either(decoder, keep):
+    """Right behind a hidden image as long as the window, or where everything is hidden."""
+    config, compute = of(decoder)
+    tokens = np.array([[1, *[IMAGE] * 4, 50, 60, 70]] * 3, np.int32)
+    others, mask = np.where(np.arange(8) >= 5, 77, tokens), np.ones(tokens.shape, bool)
+    kept = np.zeros(tokens.shape, bool) if keep == "nothing" else tokens != IMAGE
+    starts = np.full((3, 1), 5, np.int32)
+    first, second = (
+        decode(
+            MODEL.params,
+            None,
+            config,
+            prefill(MODEL.params, None, config, image_tokens(), read, mask, kept, starts, compute),
+            Sampling(STEPS),
+            compute=compute,
+        )
+        for read in (tokens, others)
+    )
+    np.testing.assert_array_equal(first.log_probs, second.log_probs)
+    assert_reads_on(
+        *(first.tokens[:, 0], first.log_probs[:, 0], config, None),
+        *(image_tokens(), tokens[:, :5], mask[:, :5], kept[:, :5]),
+    )
+
+
 def test_without_starts_responses_begin_behind_the_last_token_of_each_row():
     ends = READ.shape[1] - READ_MASK[:, ::-1].argmax(1)
     model = MODEL.params, trained_adapter(), MODEL.config

@@ -35,7 +35,7 @@ def attention(
       queries: [b t h k].
       keys, values: [b s g k]; g divides h, and each key head serves h / g query heads (grouped-query).
       mask: True where a query may see a key; None lets every query see every key. A query that may see
-        nothing (padding) gets an average of the values, never a NaN.
+        nothing (padding, say) takes in nothing: zeros.
     """
     q, k, v = _heads_first(queries, keys, values)
     return _positions_first(_mixed(q, k, v, mask), queries)
@@ -138,7 +138,9 @@ def _mixed(
     weights = [jnp.exp(each - jax.lax.stop_gradient(peak)) for each in scores]
     total = reduce(operator.add, [each.sum(axis=-1, keepdims=True) for each in weights])
     summed = [_summed(each, v[:, :, part]) for each, part in zip(weights, parts, strict=True)]
-    return rearrange(reduce(operator.add, summed) / total, "b g (r t) k -> b g r t k", r=repeats)
+    # Nothing to see, and a softmax would be uniform over what is hidden.
+    mixed = jnp.where(peak > jnp.finfo(jnp.float32).min / 2, reduce(operator.add, summed) / total, 0)
+    return rearrange(mixed, "b g (r t) k -> b g r t k", r=repeats)
 
 
 def branch_attention(

@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 # Words of a block: a block is drawn first, then a word of it.
 _BLOCK = 256
+# Logits divided by less may be beyond what float32 holds.
+_LEAST_TEMPERATURE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}; a response has at least 1 token")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or positive")
+        if not (self.temperature == 0 or self.temperature >= _LEAST_TEMPERATURE):
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be 0 (greedy) or at least {_LEAST_TEMPERATURE:g}"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; it must be positive, or 0 for all tokens")
         if not 0 < self.top_p <= 1:

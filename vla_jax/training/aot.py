@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from vla_jax.command_line import parse_flags
+from vla_jax.command_line import parse_flags, refuse_words
 from vla_jax.interop import Model
 from vla_jax.parallel import check_rows, make_mesh, replicated, rows_apart
 from vla_jax.training.abstract import abstract_base, abstract_batch, abstract_model, abstract_state
@@ -209,7 +209,7 @@ def with_kernel(config: ConfigDict, attention: str = "splash") -> ConfigDict:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    del argv
+    refuse_words(argv)
     logging.set_verbosity(logging.ERROR)
     try:
         check(_CONFIG.value)
