@@ -119,6 +119,13 @@ def test_a_wrong_argument_is_one_line_and_leaves_nothing(tmp_path, setting, says
     assert not (tmp_path / "run").exists()
 
 
+def test_a_judge_that_is_not_there_is_told_before_anything_is_made(tmp_path):
+    settings = ("rewards.config=", "rewards.judge.kind=no_such_module:f")
+    refused = run("world_online_dpo", tmp_path / "run", *settings)
+    assert refused.returncode == 1 and "'no_such_module:f', which cannot be imported" in refused.stderr
+    assert not (tmp_path / "run").exists() and not (tmp_path / "base").exists()
+
+
 FOLDER = ("base.config=", "train.steps=2", "checkpoint.every=1", "data.max_completion_length=96")
 
 

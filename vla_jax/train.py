@@ -25,7 +25,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from vla_jax.command_line import parse_flags
+from vla_jax.command_line import parse_flags, refuse_words
 from vla_jax.data import RecordReport
 from vla_jax.data.sources import Files
 from vla_jax.data.world import EvaluationWorld
@@ -35,7 +35,7 @@ from vla_jax.host_memory import keep_freed_memory
 from vla_jax.interop import Model, load_model, save_model
 from vla_jax.parallel import connect, end_alone, is_first, loading, wait_for_all
 from vla_jax.report import GalleryItem, ViewStrip, heat_over, write_report
-from vla_jax.rewards import JudgeError
+from vla_jax.rewards import JudgeConfig, JudgeError, check_present
 from vla_jax.rewards.verifier import Verifier
 from vla_jax.training.alarms import Collapsed
 from vla_jax.training.assembly import assemble, check_data, fresh_model
@@ -82,7 +82,9 @@ def train(config: ConfigDict, workdir: Path, command: str = "") -> dict[str, Any
     if changes:
         _say(f"{workdir} goes on with {'; '.join(changes)}")
 
-    # What is wrong with the data shows here, not after the minutes a base model may take.
+    # What is wrong with the data or the judge shows here, not after the minutes a base model may take.
+    if is_first():
+        check_present(JudgeConfig(**config.rewards.judge.to_dict()))
     check_data(config)
     model, reward_model = base_model(config), made_model(config, config.rewards)
     towers = load_config(Path(config.verifier.config)) if config.verifier.config else None
@@ -305,7 +307,7 @@ def _end_between_steps(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    del argv
+    refuse_words(argv)
     # JAX and orbax tell much of what they do; what a user must know is said here or raised.
     logging.set_verbosity(logging.FATAL)
     command = shlex.join(["python", "-m", "vla_jax.train", *sys.argv[1:]])

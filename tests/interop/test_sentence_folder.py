@@ -108,6 +108,12 @@ def test_what_normalises_not_and_says_no_length_is_taken_at_its_word(saved):
         ("modules.json", modules("Transformer", "Dense"), "the modules are Transformer, Dense"),
         ("config.json", {"model_type": "bert", "hidden_act": "relu"}, "hidden_act is 'relu'"),
         ("config.json", {"model_type": "bert"}, "'vocab_size' is missing"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case is True"),
+        (
+            "config_sentence_transformers.json",
+            {"default_prompt_name": "query"},
+            "default_prompt_name is 'query'",
+        ),
     ],
 )
 def test_what_our_encoder_does_not_do_is_named(name, content, message, tmp_path):

@@ -91,6 +91,16 @@ def test_a_verifier_is_needed():
         check(config)
 
 
+@pytest.mark.parametrize("template", ["nothing", "{x}", "{} {}", "a {0}", "{{}}"])
+def test_a_template_has_one_place_for_the_word(template):
+    config = configured()
+    config.verifier.template = template
+    with pytest.raises(ValueError, match="verifier.template is .*must hold {} once"):
+        check(config)
+    config.verifier.template = "a photo of a {}."
+    check(config)
+
+
 # A model that knows nothing spells no names, so the letters that it does write are made names.
 NAMES = [*(category.name for category in CATEGORIES), *"abcdefghijklmnopqrstuvwxyz"]
 

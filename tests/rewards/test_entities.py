@@ -74,6 +74,21 @@ def test_a_words_tokens_are_those_that_hold_its_letters(tokenizer, text, words):
         assert word not in tokenizer.decode(ids[first + 1 : last + 1])
 
 
+class ByteByByte:
+    """Decodes as a tokenizer with a token for every byte: of an unfinished character, one sign for each."""
+
+    def decode(self, ids, **_):
+        done = bytes(ids).decode(errors="ignore")
+        return done + "\ufffd" * (len(ids) - len(done.encode()))
+
+
+@pytest.mark.parametrize("text", ["🐱 cup", "🐱cup", "a cup 🐱🐱 cup"])
+def test_words_after_a_character_of_several_tokens_are_located(text):
+    ids = list(text.encode())
+    for word, first, last in Entities.from_names(["cup"]).tokens(ByteByByte(), ids):
+        assert bytes(ids[first : last + 1]).decode().strip() == word == "cup"
+
+
 def test_special_tokens_give_no_letters(tokenizer):
     ids = [*tokenizer("two cups", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     assert token_ends(tokenizer, ids)[-2:] == [8, 8]

@@ -105,6 +105,13 @@ def test_replies_are_read_in_utf_8_with_or_without_a_mark_at_the_start(config, r
         ask(config, tmp_path)
 
 
+def test_requests_do_not_go_over_the_replies(tmp_path):
+    (tmp_path / "sub").mkdir()
+    one, same = str(tmp_path / "a.jsonl"), str(tmp_path / "sub" / ".." / "a.jsonl")
+    with pytest.raises(ValueError, match="are one file"):
+        JudgeConfig(kind="file", model="m", requests=one, replies=same)
+
+
 def test_two_replies_to_one_request_must_agree(config, requests, tmp_path):
     rows = [*map(reply, requests), reply(requests[0])]
     write(config, rows)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rewards.local_server import better, comparison
-from vla_jax.rewards import Comparison, JudgeConfig, JudgeError, Verdict, opened_judge, tally
+from vla_jax.rewards import Comparison, JudgeConfig, JudgeError, Verdict, check_present, opened_judge, tally
 from vla_jax.rewards.annotating import INSTRUCTIONS, prompt
 from vla_jax.rewards.blind import BlindJudge
 from vla_jax.rewards.function_judge import FunctionJudge
@@ -223,11 +223,28 @@ SERVER = {"kind": "server", "url": "http://localhost/v1", "model": "m"}
         ({**SERVER, "input_price": -1.0}, "prices and max_cost must be at least 0"),
         ({**SERVER, "max_cost": 1.0}, "max_cost needs prices"),
         ({**SERVER, "timeout": 0.0}, r"timeout is 0\.0; it must be above 0"),
+        ({**SERVER, "temperature": float("nan")}, r"temperature is nan; it must be a number"),
     ],
 )
 def test_settings_that_would_be_ignored_or_cannot_work_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         JudgeConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "no_such_module:f"}, "cannot be imported"),
+        ({"kind": "checkpoint", "model": "/nowhere"}, "model is '/nowhere', and there is no such folder"),
+        ({**SERVER, "key_variable": "NO_KEY_IN_IT"}, "names holds no key"),
+        ({**SERVER, "cache": "/tmp"}, "cache is '/tmp', a folder"),
+    ],
+)
+def test_what_a_judge_lacks_is_found_before_it_is_opened(fields, message):
+    check_present(JudgeConfig(kind="reward_model"))
+    check_present(JudgeConfig(**SERVER))
+    with pytest.raises(ValueError, match=message):
+        check_present(JudgeConfig(**fields))
 
 
 def test_a_checkpoint_without_a_sampler_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import html
 import io
 import json
 import logging
+import os
 import pickle
 import random
 import re
@@ -39,6 +40,7 @@ from vla_jax.rewards import JudgeConfig, JudgeError, opened_judge
 from vla_jax.rewards.annotating import INSTRUCTIONS
 from vla_jax.rewards.blind import BlindJudge
 from vla_jax.rewards.chat import ChatModel
+from vla_jax.rewards.credentials import EnvironmentKey
 from vla_jax.rewards.judging import is_swapped
 from vla_jax.rewards.server import ServerConfig, ServerJudge
 from vla_jax.rewards.spending import Spending
@@ -96,6 +98,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_lost_reply_is_asked_for_again_under_the_same_key_and_recorded_once(fault, cache, caplog):
+    caplog.set_level(logging.INFO, "vla_jax.rewards.server")
     patience = {"timeout": 0.2} if fault in (hang, drip) else {}
     with serving(fault) as place:
         verdicts = judge(place.url, cache, **patience)([comparison(3)])
@@ -254,6 +257,23 @@ def test_the_key_is_in_no_log_error_cache_or_verdict(act, cache, caplog, capfd):
     for text in (said, caplog.text, cache.path.read_text(), output):
         assert KEY not in text
     assert "[key]" in said + caplog.text
+
+
+def test_the_key_is_not_in_what_other_libraries_log_either(caplog):
+    def malformed(handler):
+        handler.wfile.write(f"HTTP/1.1 200 OK\r\nYou sent Bearer {KEY}\r\nX: y\r\n\r\n".encode())
+        handler.close_connection = True
+
+    caplog.set_level(logging.DEBUG)
+    with serving(malformed) as place:
+        judge(place.url)([comparison(0)])
+    assert "You sent Bearer [key]" in caplog.text and KEY not in caplog.text
+
+
+@pytest.mark.parametrize("text", ["\\", "%25", "&amp;", "\\u0073"])
+def test_text_made_to_look_like_a_key_is_searched_in_one_pass(text):
+    # From every backslash on, and not from the first alone, this would take minutes.
+    assert EnvironmentKey("JUDGE_KEY").hidden(text * 100_000) == text * 100_000
 
 
 ESCAPABLE = r"sk-ab/CD+ef\1&<2>=="
@@ -421,6 +441,46 @@ def test_what_was_paid_for_is_kept_when_another_request_ends_the_run(cache):
     assert len(cache) == len(place.requests) - 1 > 0
 
 
+def test_what_was_paid_for_is_kept_when_the_wait_is_interrupted(cache):
+    def interrupting(handler):
+        if len(place.requests) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        place.closing.wait(0.3)
+        answers(200)(handler)
+
+    with serving(interrupting, interrupting) as place, pytest.raises(KeyboardInterrupt):
+        judge(place.url, cache, concurrency=2)([comparison(i) for i in range(6)])
+    assert len(cache) == len(place.requests) == 2
+
+
+def test_no_connection_serves_twice_so_that_no_late_reply_answers_another_request():
+    with serving() as place:
+        judge(place.url, concurrency=1)([comparison(0), comparison(1)])
+    assert [headers["Connection"] for _, headers, _ in place.requests] == ["close", "close"]
+
+
+def test_a_reply_in_parts_is_read(cache):
+    parts = [
+        {"type": "reasoning"},
+        {"type": "text", "text": "Response 1 "},
+        {"type": "text", "text": "is better"},
+    ]
+    body = json.dumps({"choices": [{"message": {"content": parts}}]}).encode()
+    with serving(answers(200, body)) as place:
+        (verdict,) = judge(place.url, cache)([comparison(0)])
+    assert verdict.reply == "Response 1 is better" and not verdict.problem
+
+
+@pytest.mark.parametrize(("said", "counted"), [(True, 0), (-5, 0), (5.0, 5), (5.5, 0), ("5", 0), (None, 0)])
+def test_tokens_that_are_no_count_count_nothing(said, counted, tmp_path):
+    body = {"choices": [{"message": {"content": "1"}}], "usage": {"prompt_tokens": said}}
+    with serving(answers(200, json.dumps(body).encode())) as place:
+        kept = VerdictCache(tmp_path / "verdicts.jsonl")
+        judge(place.url, kept)([comparison(0)])
+        kept.close()
+    assert VerdictCache(tmp_path / "verdicts.jsonl").tokens() == (counted, 0)
+
+
 def test_costs_are_counted_limited_and_go_on_counting_after_a_restart(tmp_path):
     fields = dict(input_price=1000.0, output_price=5000.0, max_cost=0.5, concurrency=1)
     with serving() as place:
@@ -461,7 +521,9 @@ def test_a_comparison_that_stands_twice_is_asked_once_and_equal_responses_never(
         ({"url": "http://localhost:99999/v1"}, r"rewards\.judge\.url .*no port or one that there is"),
         ({"url": "http://localhost:8o/v1"}, r"rewards\.judge\.url .*no port or one that there is"),
         ({"url": "http://localhost/v1/chat/completions/"}, r"rewards\.judge\.url ends in /chat/completions"),
+        ({"url": "http://localhost/v1 "}, r"rewards\.judge\.url .*hold no blank"),
         ({"timeout": 0}, r"rewards\.judge\.timeout is 0; it must be above 0"),
+        ({"timeout": float("inf")}, r"rewards\.judge\.timeout is inf; it must be .*at most 86,400"),
         ({"retries": -1}, r"rewards\.judge\.retries is -1"),
         ({"concurrency": 0}, r"rewards\.judge\.concurrency is 0; it must be at least 1"),
         ({"on_refusal": "skip"}, r"on_refusal is 'skip'; choose 'error' or 'count'"),

@@ -37,6 +37,8 @@ HOW = {
     "tracking.project": ("", "mine"),
     "profile.steps": (0, 5),
     "compilation_cache": ("", "cache"),
+    "rewards.judge.url": ("http://a/v1", "http://b/v1"),
+    "rewards.judge.max_cost": (1.0, 2.0),
     "data.workers": (0, 2),
     "data.threads": (1, 4),
     "train.microbatch_size": (0, 2),
@@ -64,6 +66,7 @@ def test_how_a_run_is_computed_may_change_and_is_said(tmp_path, field):
         ("evaluation.every", 99),
         ("train.on_nonfinite", "skip"),
         ("lora.rank", 99),
+        ("rewards.judge.model", "another"),
         ("recipe", "dpo"),
     ],
 )

@@ -40,6 +40,7 @@ def load_sentence_encoder(folder: Path) -> SentenceFolder:
       CheckpointError: where weights or files are damaged, missing or of another shape.
       ValueError: where the encoder is of a kind that ours is not; names file and field.
     """
+    _check_texts_are_put_as_they_are(folder)
     normalise = _normalises(folder)
     settings = read_object(folder / "config.json")
     config = _config(folder, settings, normalise)
@@ -92,6 +93,19 @@ def _normalises(folder: Path) -> bool:
             "Normalize are supported"
         )
     return "Normalize" in kinds
+
+
+def _check_texts_are_put_as_they_are(folder: Path) -> None:
+    """Finds that nothing is asked to be done to a text before it is tokenized."""
+    for name, field in (
+        ("sentence_bert_config.json", "do_lower_case"),
+        ("config_sentence_transformers.json", "default_prompt_name"),
+    ):
+        if (folder / name).is_file() and (value := read_object(folder / name).get(field)):
+            raise ValueError(
+                f"{folder / name}: {field} is {value!r}; texts are embedded as they are, so that it would be "
+                "ignored"
+            )
 
 
 def _check_mean(file: Path) -> None:

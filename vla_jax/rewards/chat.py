@@ -74,6 +74,8 @@ def reading_of(completion: Any) -> Reading:
     refusal = message.get("refusal")
     if words is None and isinstance(refusal, str):
         return Reading(None, refusal, "the judge refused to answer", _tokens(completion))
+    if isinstance(words, list):  # as it may stand in a request, in parts
+        words = "".join(str(part["text"]) for part in words if isinstance(part, dict) and "text" in part)
     if words is not None and not isinstance(words, str):
         raise ValueError(f"message.content is {type(words).__name__}, not text")
     return read(words or "")._replace(tokens=_tokens(completion))
@@ -83,8 +85,12 @@ def _tokens(completion: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens in and out, as billed; 0 where the server does not count."""
     usage = completion.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
-    into, out = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
-    return into if isinstance(into, int) else 0, out if isinstance(out, int) else 0
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _count(value: Any) -> int:
+    """A count as JSON may have it, 0 for what is none."""
+    return int(value) if type(value) in (int, float) and value >= 0 and value == int(value) else 0
 
 
 def _data_url(asked: Shown) -> str:

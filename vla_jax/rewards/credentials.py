@@ -5,6 +5,7 @@ out of whatever the server says, since servers quote what they refuse, as it is 
 """
 
 import html
+import logging
 import os
 import re
 
@@ -57,17 +58,30 @@ class EnvironmentKey(requests.auth.AuthBase):
         """The text without the key, in whatever case and escaped for whatever it was quoted in."""
         if not self._key:
             return text
-        return re.sub("".join(map(_spellings, self._key)), "[key]", text, flags=re.IGNORECASE)
+        first, rest = self._key[0], self._key[1:]
+        # A run of backslashes is looked at once, from its beginning, and not from each of them.
+        pattern = _spellings(first, r"(?<!\\)") + "".join(map(_spellings, rest))
+        return re.sub(pattern, "[key]", text, flags=re.IGNORECASE)
+
+    def keep_out_of(self, *loggers: str) -> None:
+        """Has loggers of others, which quote what a server sends, hide the key and leave tracebacks out."""
+
+        def without_key(record: logging.LogRecord) -> bool:
+            record.msg, record.args, record.exc_info = self.hidden(record.getMessage()), (), None
+            return True
+
+        for name in loggers:
+            logging.getLogger(name).addFilter(without_key)
 
     @property
     def _key(self) -> str:
         return os.environ.get(self._variable, "").strip() if self._variable else ""
 
 
-def _spellings(character: str) -> str:
+def _spellings(character: str, before_backslashes: str = "") -> str:
     """A pattern of a character as it is and as JSON, a URL and HTML escape it, once or several times."""
     code = ord(character)
     return (
-        rf"(?:\\*{re.escape(character)}|\\+u{code:04x}|%(?:25)*{code:02x}"
+        rf"(?:{before_backslashes}\\*{re.escape(character)}|{before_backslashes}\\+u{code:04x}|%(?:25)*{code:02x}"
         rf"|&(?:amp;)*(?:#0*{code}|#x0*{code:x}|{re.escape(html.escape(character).strip('&;'))});)"
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,11 +122,16 @@ def plain_name(name: str) -> str:
 
 
 def token_ends(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """How many characters of the decoded text each token and those before it give."""
-    return [
+    """How many characters of the decoded text each token and those before it give.
+
+    The first bytes of a character are decoded as a sign each, which are more than the character that they
+    become; none of them gives more than what comes after it.
+    """
+    lengths = [
         len(tokenizer.decode(ids[: k + 1], skip_special_tokens=True, clean_up_tokenization_spaces=False))
         for k in range(len(ids))
     ]
+    return list(accumulate(reversed(lengths), min))[::-1]
 
 
 def _shipped(name: str) -> list[str]:

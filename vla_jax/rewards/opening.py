@@ -1,5 +1,6 @@
 """A judge from its settings, the section `rewards.judge`."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -9,6 +10,7 @@ from vla_jax.rewards.annotating import TEMPLATE
 from vla_jax.rewards.blind import BlindJudge
 from vla_jax.rewards.chat import ChatModel
 from vla_jax.rewards.checkpoint_judge import CheckpointJudge, Generate
+from vla_jax.rewards.credentials import EnvironmentKey
 from vla_jax.rewards.files import FileJudge
 from vla_jax.rewards.function_judge import FunctionJudge, function_named
 from vla_jax.rewards.judging import Judge
@@ -87,6 +89,13 @@ class JudgeConfig:
             raise ValueError("rewards.judge: prices and max_cost must be at least 0")
         if self.max_cost and not (self.input_price or self.output_price):
             raise ValueError("rewards.judge.max_cost needs prices; set input_price and output_price")
+        if not math.isfinite(self.temperature):
+            raise ValueError(f"rewards.judge.temperature is {self.temperature}; it must be a number")
+        if self.replies and Path(self.requests).resolve() == Path(self.replies).resolve():
+            raise ValueError(
+                "rewards.judge.requests and .replies are one file: requests would be written over replies; "
+                "name two"
+            )
         if self._form == "server":
             self.server  # noqa: B018
 
@@ -105,6 +114,12 @@ class JudgeConfig:
         return "module:function" if ":" in self.kind else self.kind
 
 
+# Where a judge is and how it is asked; what is not named here says who it is, or what it is asked.
+HOW_ASKED = (
+    *(field.name for field in fields(ServerConfig)),
+    *("input_price", "output_price", "max_cost", "requests", "replies"),
+)
+
 _CHAT = ("model", "max_new_tokens", "temperature", "length_field")
 _FIELDS: dict[str, tuple[str, ...]] = {
     "": (),
@@ -121,6 +136,23 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "file": (*_CHAT, "requests", "replies"),
     "module:function": ("cache",),
 }
+
+
+def check_present(config: JudgeConfig) -> None:
+    """Finds that what a judge needs is here, before anything is written or loaded.
+
+    Raises:
+      ValueError: where its folder, its function or its key is not; says which setting names it.
+    """
+    match config._form:
+        case "checkpoint" if not Path(config.model).is_dir():
+            raise ValueError(f"rewards.judge.model is {config.model!r}, and there is no such folder")
+        case "server":
+            EnvironmentKey(config.key_variable)
+        case "module:function":
+            function_named(config.kind, "rewards.judge.kind")
+    if config.cache and Path(config.cache).is_dir():
+        raise ValueError(f"rewards.judge.cache is {config.cache!r}, a folder; name a file")
 
 
 @contextmanager

@@ -35,14 +35,26 @@ _ORDINAL = re.compile(
     r"(?= is (?:the )?(?:better|best|preferable|superior)(?: than\b| because\b|[.,;]|$))"
 )
 
-# "better-known", "at best", "had better", "better at hallucinating" call no response better.
+# What may follow a word that calls a response better or worse as a whole: after "better captured", "better
+# grammar", "best friends" or "better than nothing", none is.
+_WHOLE = (
+    r"(?=\W*$|[ )]*(?:[.,;:=!?(/]|--|<[12]>)|[ )]+(?:-|than <[12]>"
+    r"|(?:than (?:the (?:other|first|second)|it|that)"
+    r"|is|was|overall|by far|hands down|here|in|on|for|at|as|and|with|by|of|to|over|due|given|not|when"
+    r"|(?:describe|reflect|capture|represent|depict|fit|align|answer)s?|match(?:es)?|aligned|grounded"
+    rf"|one|choice|caption|job|quality|{_NOUN}s?)\b))"
+    # "better at hallucinating than <1>", "better than <1> at hallucinating"
+    r"(?!(?: than <[12]>)? at (?:first|hallucinat|invent|fabricat|mak|mislead))"
+)
+# "at best", "had better" call no response better.
 _VERDICT = (
     r"(?<!-)(?<!at )(?<!had )(?<!its )(?<!less )(?<!least )(?<!second )"
-    r"(?:better|best|preferred|preferable|superior|winner|winning|wins)\b"
-    r"(?!-\w| (?:known|selling|described as)\b| at (?:first|hallucinat|invent|fabricat|mak|mislead))"
+    rf"(?:better|best|preferred|preferable|superior|winner|winning|wins)\b{_WHOLE}"
 )
 # "Better: 2", "the better one is 2", "preferred = 1": a number alone counts beside such a word only.
-_BARE = re.compile(rf"\b({_VERDICT}|verdict|choice)(?: one)?(?: is:? (?=[12])| ?[:=] ?){_VALUE}(?=\W|$)")
+_BARE = re.compile(
+    rf"\b({_VERDICT}|verdict|choice)(?: one| {_NOUN})?(?: is:? (?=[12])| ?[:=] ?){_VALUE}(?=\W|$)"
+)
 _ANNOUNCED = re.compile(r"\b(?:verdict|choice|answer)(?: is|:| is:) (<[12]>)")
 _RATED = re.compile(
     r"\brated? (<[12]>)(?: as)?(?: (?:much|far|slightly|clearly|somewhat|a bit|a little))? "
@@ -53,7 +65,8 @@ _CERTAIN = re.compile(
 )
 # What is weighed, not said.
 _HYPOTHETICAL = re.compile(
-    rf"\b(?:whether|if|which)\b[^.;,\n]*?{_VERDICT}"  # "whether 1 or 2 is better"
+    rf"\b(?:whether|if|which)\b[^.;,\n]{{0,200}}?{_VERDICT}"  # "whether 1 or 2 is better"
+    r"|(?:^|(?<=[.!?;\n]))\W*(?:while|although|though|even though|whereas)\b[^.!?;,\n]*,"  # conceded
     r"|<[12]> (?:or|vs|versus) <[12]>"
     r"|(?:^|(?<=[.!?;\n]))[^.!?;\n]*\?"
     r"|\b(?:could|might|may|should|would) (?:\w+ )?(?:be|have been)\b[^.;\n]*\b(?:if|had|with)\b"
@@ -67,7 +80,7 @@ _OPEN = re.compile(
     r"|(?:is|are|was|were|do|does|did|wo|would|could|should|has|have|had)nt"
     r"|(?:falls?|fell) short|(?:fail|attempt)(?:s|ed)? to|tr(?:y|ies|ied) to|too \w+ to|needs?|lacks?"
     r"|may|might|could|(?:would|should) have|(?:some|many|one|others?|people|readers?|users?) would"
-    r"|at first|initially)\b"
+    r"|at first|initially|(?:false|untrue|incorrect|wrong) (?:that|to)|disagree\w*|(?:hard|difficult) to)\b"
     # What an image shows: "mentions the winning team", "says the team wins".
     r"|\b(?:mention|claim|say|state|report|invent)\w* (?:that )?(?:the|an?) (?:\w+ )?$"
 )
@@ -75,10 +88,7 @@ _OPEN = re.compile(
 _GOOD = re.compile(
     rf"\b{_VERDICT}|(?<=<[12]> )(?:(?:clearly|easily) )?(?:outperforms|surpasses|beats) (?=<[12]>)"
 )
-_BAD = re.compile(
-    r"\b(?:(?:worse|worst|inferior)\b(?! at (?:hallucinat|invent|fabricat|mak|mislead))"
-    r"|(?:less|least) (?:preferred|preferable))"
-)
+_BAD = re.compile(rf"\b(?:(?:worse|worst|inferior)\b{_WHOLE}|(?:less|least) (?:preferred|preferable))")
 _SUGGESTS_GOOD = re.compile(
     r"\bmore (?:\w+ and )?(?:accurate|helpful|correct|faithful|factual|truthful|precise)"
     r"|\b(?:less|fewer|no) (?:\w+ )?hallucinat"

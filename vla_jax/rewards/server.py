@@ -7,18 +7,19 @@ key, the address) stops it. A reply that was lost on its way may be billed twice
 """
 
 import json
+import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from absl import logging
 
 from vla_jax.rewards.blind import Readings
 from vla_jax.rewards.chat import ChatModel, reading_of
@@ -28,8 +29,13 @@ from vla_jax.rewards.pacing import Clock, Pace, backoff, retry_after
 from vla_jax.rewards.reading import Reading
 from vla_jax.rewards.spending import Spending
 
+# Of its own, whatever the verbosity of others: a run that waits for a server says so.
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.setLevel(logging.WARNING)
 _LOST = {408, 409, 425, 429}
 _REFUSED = {400, 413, 415, 422}
+# Seconds; sockets take no more than some years, and no run a day.
+_LONGEST = 86_400
 # No verdict is longer; a server that goes on and on is not to fill the memory.
 _MAX_BYTES = 4_000_000
 _QUOTED = 300
@@ -42,7 +48,7 @@ class ServerConfig:
     Attributes:
       url: up to and without `/chat/completions`; "http://localhost:8000/v1".
       key_variable: the environment variable with its key; "" sends none.
-      timeout: seconds that a reply may take, and any silence before it or within it.
+      timeout: seconds that a reply may take from its first line on, and any silence before or within it.
       retries: tries after the first.
       longest_wait: the most seconds that the server may ask to wait.
       requests_per_minute: how often it is asked at most, retries counted; 0 sets no limit.
@@ -65,10 +71,10 @@ class ServerConfig:
             reached = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:  # of the brackets or the port; quotes what may be a key
             reached = False
-        if not reached:
+        if not reached or re.search(r"\s", self.url):
             raise ValueError(
                 "rewards.judge.url must begin with http:// or https:// and name a host, with no port or one "
-                "that there is"
+                "that there is, and hold no blank"
             )
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise ValueError(
@@ -82,9 +88,12 @@ class ServerConfig:
         check_variable(self.key_variable)
         if self.on_refusal not in ("error", "count"):
             raise ValueError(f"rewards.judge.on_refusal is {self.on_refusal!r}; choose 'error' or 'count'")
-        for name, least in (("timeout", 0.0), ("longest_wait", 0.0)):
-            if not getattr(self, name) > least:
-                raise ValueError(f"rewards.judge.{name} is {getattr(self, name)}; it must be above {least:g}")
+        for name in ("timeout", "longest_wait"):
+            if not 0 < getattr(self, name) <= _LONGEST:
+                raise ValueError(
+                    f"rewards.judge.{name} is {getattr(self, name)}; it must be above 0 and at most "
+                    f"{_LONGEST:,}"
+                )
         for name, least in (("retries", 0), ("requests_per_minute", 0), ("concurrency", 1)):
             if getattr(self, name) < least:
                 raise ValueError(
@@ -116,32 +125,43 @@ class ServerJudge:
         self._clock = clock or Clock()
         self._pace = Pace(config.requests_per_minute, self._clock)
         self._key = EnvironmentKey(config.key_variable)
+        self._key.keep_out_of("urllib3.connection", "urllib3.connectionpool")
         self._url = f"{config.url.rstrip('/')}/chat/completions"
-        self._thread = threading.local()  # requests' sessions are not for several threads
         self._dice = random.Random()
 
     def __call__(self, asked: Sequence[Shown]) -> Readings:
         """Readings as they arrive.
 
-        Where one cannot be had, no more is asked; those on their way are waited for and given first, for they
-        are paid for.
+        Where one cannot be had, or the wait is interrupted, no more is asked; those on their way are waited
+        for and given first, for they are paid for. Whoever interrupts that wait too has none of them.
 
         Raises:
           JudgeError: where one cannot be had.
         """
-        stopping, failure = threading.Event(), None
+        stopping = threading.Event()
+        failure: JudgeError | KeyboardInterrupt | None = None
         with ThreadPoolExecutor(self._config.concurrency, "judge") as threads:
             try:
-                futures = {threads.submit(self._answer, one, stopping): i for i, one in enumerate(asked)}
-                for future in as_completed(futures):
+                places = {threads.submit(self._answer, one, stopping): i for i, one in enumerate(asked)}
+                pending = set(places)
+                while pending:
                     try:
-                        reading = future.result()
-                    except JudgeError as error:
-                        failure = failure or error
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    except KeyboardInterrupt as interruption:
+                        if isinstance(failure, KeyboardInterrupt):
+                            raise
+                        failure = interruption
                         stopping.set()
                         continue
-                    if reading is not None:
-                        yield futures[future], reading
+                    for future in done:
+                        try:
+                            reading = future.result()
+                        except JudgeError as error:
+                            failure = failure or error
+                            stopping.set()
+                            continue
+                        if reading is not None:
+                            yield places[future], reading
             finally:
                 stopping.set()
         if failure is not None:
@@ -161,7 +181,8 @@ class ServerJudge:
                 return outcome
             lost = outcome
             if tries <= self._config.retries:
-                logging.warning("judge: %s; try %d of %d", lost.problem, tries, self._config.retries + 1)
+                level = logging.INFO if tries == 1 else logging.WARNING  # one lost reply is nothing unusual
+                _LOGGER.log(level, "judge: %s; try %d of %d", lost.problem, tries, self._config.retries + 1)
                 self._pace.hold(lost.wait)
                 self._clock.wait(backoff(tries, self._dice), stopping)
         raise JudgeError(
@@ -169,7 +190,7 @@ class ServerJudge:
             "What was answered is kept; start again when the server is back"
         )
 
-    def _try(self, body: object, key: str) -> Reading | _Lost:
+    def _try(self, body: dict[str, Any], key: str) -> Reading | _Lost:
         try:
             response, content = self._post(body, key)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -195,20 +216,20 @@ class ServerJudge:
             return _Lost(self._key.hidden(f"a reply that is no completion ({error}): {said}")[:_QUOTED])
         return reading._replace(reply=self._key.hidden(reading.reply))
 
-    def _post(self, body: object, key: str) -> tuple[requests.Response, bytes]:
+    def _post(self, body: dict[str, Any], key: str) -> tuple[requests.Response, bytes]:
         """The response, and its content, read against the clock: requests' timeout is one between two bytes.
+
+        No connection serves twice: what a server sends too late or once too often answers nothing else.
 
         Raises:
           requests.RequestException, urllib3.exceptions.HTTPError, OSError: where it does not come whole and
             in time.
         """
-        if not hasattr(self._thread, "session"):
-            self._thread.session = requests.Session()
         ends = time.monotonic() + self._config.timeout
-        with self._thread.session.post(
+        with requests.post(
             self._url,
             json=body,
-            headers={"Idempotency-Key": key},
+            headers={"Idempotency-Key": key, "Connection": "close"},
             auth=self._key,
             timeout=self._config.timeout,
             stream=True,

@@ -6,6 +6,7 @@ option of another recipe is an error, not a silence.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +19,7 @@ from vla_jax.models import LlamaConfig, LoraConfig, ViTConfig
 from vla_jax.models.compute import Compute
 from vla_jax.parallel import RULES, check_rules
 from vla_jax.recipes import Recipe, available, default_options, named
-from vla_jax.rewards import JudgeConfig
+from vla_jax.rewards import HOW_ASKED, JudgeConfig
 from vla_jax.rewards.entities import SYNONYMS
 from vla_jax.training.alarms import AlarmConfig
 from vla_jax.training.optimizer import OptimizerConfig
@@ -249,6 +250,11 @@ def check(config: ConfigDict) -> None:
                 f"recipe {config.recipe!r} asks a verifier of words; set one of verifier.model (a CLIP or "
                 "SigLIP folder) and verifier.config (like configs/world_clip.py)"
             )
+        if re.findall(r"[{}]+", config.verifier.template) != ["{}"]:
+            raise ValueError(
+                f"verifier.template is {config.verifier.template!r}; it must hold {{}} once, where the word "
+                "goes, and no other brace"
+            )
         if config.verifier.synonyms not in SYNONYMS:
             raise ValueError(
                 f"verifier.synonyms is {config.verifier.synonyms!r}; choose one of {', '.join(SYNONYMS)}"
@@ -379,6 +385,8 @@ _HOW = (
     "tracking.",
     "profile.",
     "compilation_cache",
+    # Where a judge is and how it is asked, not who it is and what.
+    *(f"rewards.judge.{name}" for name in HOW_ASKED),
     "data.workers",
     "data.threads",
     "train.microbatch_size",
