@@ -42,7 +42,7 @@ _WHOLE = (
     r"|(?:than (?:the (?:other|first|second)|it|that)"
     r"|is|was|overall|by far|hands down|here|in|on|for|at|as|and|with|by|of|to|over|due|given|not|when"
     r"|(?:describe|reflect|capture|represent|depict|fit|align|answer)s?|match(?:es)?|aligned|grounded"
-    rf"|one|choice|caption|job|quality|{_NOUN}s?)\b))"
+    rf"|one|two|choice|caption|job|quality|{_NOUN}s?)\b))"
     # "better at hallucinating than <1>", "better than <1> at hallucinating"
     r"(?!(?: than <[12]>)? at (?:first|hallucinat|invent|fabricat|mak|mislead))"
 )
@@ -53,7 +53,7 @@ _VERDICT = (
 )
 # "Better: 2", "the better one is 2", "preferred = 1": a number alone counts beside such a word only.
 _BARE = re.compile(
-    rf"\b({_VERDICT}|verdict|choice)(?: one| {_NOUN})?(?: is:? (?=[12])| ?[:=] ?){_VALUE}(?=\W|$)"
+    rf"\b({_VERDICT}|verdict|choice)(?: one| two| {_NOUN})?(?: is:? (?=[12])| ?[:=] ?){_VALUE}(?=\W|$)"
 )
 _ANNOUNCED = re.compile(r"\b(?:verdict|choice|answer)(?: is|:| is:) (<[12]>)")
 _RATED = re.compile(
@@ -79,7 +79,7 @@ _OPEN = re.compile(
     r"\b(?:not|no|never|neither|nor|hardly|barely|scarcely|cannot|doubt|far from|anything but|nowhere near"
     r"|(?:is|are|was|were|do|does|did|wo|would|could|should|has|have|had)nt"
     r"|(?:falls?|fell) short|(?:fail|attempt)(?:s|ed)? to|tr(?:y|ies|ied) to|too \w+ to|needs?|lacks?"
-    r"|may|might|could|(?:would|should) have|(?:some|many|one|others?|people|readers?|users?) would"
+    r"|may|might|could|(?:would|should) have|(?:some|many|one|two|others?|people|readers?|users?) would"
     r"|at first|initially|(?:false|untrue|incorrect|wrong) (?:that|to)|disagree\w*|(?:hard|difficult) to)\b"
     # What an image shows: "mentions the winning team", "says the team wins".
     r"|\b(?:mention|claim|say|state|report|invent)\w* (?:that )?(?:the|an?) (?:\w+ )?$"
