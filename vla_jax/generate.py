@@ -48,12 +48,12 @@ def most_image_tokens(model: Model) -> int:
 def main(argv: list[str]) -> None:
     """Command line."""
     refuse_words(argv)
+    if not _TEMPERATURE.value and (_TOP_K.value or _TOP_P.value != 1):
+        sys.exit("error: --top_k and --top_p would be ignored where --temperature is 0; set it above 0")
     try:
         model = load_model(Path(_MODEL.value or ""))
         pixels = read_image(Path(_IMAGE.value or ""))
         question = _QUESTION.value or ""
-        if not _TEMPERATURE.value and (_TOP_K.value or _TOP_P.value != 1):
-            raise ValueError("--top_k and --top_p would be ignored where --temperature is 0; set it above 0")
         # Room for the question, which has no more tokens than bytes, and a long template.
         asked = answerer(model, most_image_tokens(model) + 512 + len(question.encode()))
         (text,) = asked.answer(

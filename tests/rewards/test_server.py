@@ -471,7 +471,9 @@ def test_a_reply_in_parts_is_read(cache):
     assert verdict.reply == "Response 1 is better" and not verdict.problem
 
 
-@pytest.mark.parametrize(("said", "counted"), [(True, 0), (-5, 0), (5.0, 5), (5.5, 0), ("5", 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("said", "counted"), [(True, 0), (-5, 0), (5.0, 5), (5.5, 0), (1e999, 0), ("5", 0), (None, 0)]
+)
 def test_tokens_that_are_no_count_count_nothing(said, counted, tmp_path):
     body = {"choices": [{"message": {"content": "1"}}], "usage": {"prompt_tokens": said}}
     with serving(answers(200, json.dumps(body).encode())) as place:

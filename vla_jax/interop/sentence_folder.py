@@ -103,8 +103,8 @@ def _check_texts_are_put_as_they_are(folder: Path) -> None:
     ):
         if (folder / name).is_file() and (value := read_object(folder / name).get(field)):
             raise ValueError(
-                f"{folder / name}: {field} is {value!r}; texts are embedded as they are, so that it would be "
-                "ignored"
+                f"{folder / name}: {field} is {value!r}; texts are embedded as they are, which would ignore "
+                "it; take another encoder"
             )
 
 

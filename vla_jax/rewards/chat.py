@@ -90,7 +90,9 @@ def _tokens(completion: Mapping[str, Any]) -> tuple[int, int]:
 
 def _count(value: Any) -> int:
     """A count as JSON may have it, 0 for what is none."""
-    return int(value) if type(value) in (int, float) and value >= 0 and value == int(value) else 0
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value >= 0 else 0
 
 
 def _data_url(asked: Shown) -> str:

@@ -8,6 +8,8 @@ import html
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import requests
 
@@ -63,15 +65,26 @@ class EnvironmentKey(requests.auth.AuthBase):
         pattern = _spellings(first, r"(?<!\\)") + "".join(map(_spellings, rest))
         return re.sub(pattern, "[key]", text, flags=re.IGNORECASE)
 
-    def keep_out_of(self, *loggers: str) -> None:
-        """Has loggers of others, which quote what a server sends, hide the key and leave tracebacks out."""
+    @contextmanager
+    def kept_out_of(self, *names: str) -> Iterator[None]:
+        """Loggers of others, which quote what a server sends, hide the key meanwhile, and tracebacks.
+
+        Args:
+          names: theirs.
+        """
 
         def without_key(record: logging.LogRecord) -> bool:
             record.msg, record.args, record.exc_info = self.hidden(record.getMessage()), (), None
             return True
 
-        for name in loggers:
-            logging.getLogger(name).addFilter(without_key)
+        loggers = [logging.getLogger(name) for name in names]
+        for logger in loggers:
+            logger.addFilter(without_key)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(without_key)
 
     @property
     def _key(self) -> str:

@@ -146,7 +146,9 @@ def check_present(config: JudgeConfig) -> None:
     """
     match config._form:
         case "checkpoint" if not Path(config.model).is_dir():
-            raise ValueError(f"rewards.judge.model is {config.model!r}, and there is no such folder")
+            raise ValueError(
+                f"rewards.judge.model is {config.model!r}, and there is no such folder; name one of a model"
+            )
         case "server":
             EnvironmentKey(config.key_variable)
         case "module:function":

@@ -125,7 +125,6 @@ class ServerJudge:
         self._clock = clock or Clock()
         self._pace = Pace(config.requests_per_minute, self._clock)
         self._key = EnvironmentKey(config.key_variable)
-        self._key.keep_out_of("urllib3.connection", "urllib3.connectionpool")
         self._url = f"{config.url.rstrip('/')}/chat/completions"
         self._dice = random.Random()
 
@@ -140,7 +139,10 @@ class ServerJudge:
         """
         stopping = threading.Event()
         failure: JudgeError | KeyboardInterrupt | None = None
-        with ThreadPoolExecutor(self._config.concurrency, "judge") as threads:
+        with (
+            self._key.kept_out_of("urllib3.connection", "urllib3.connectionpool"),
+            ThreadPoolExecutor(self._config.concurrency, "judge") as threads,
+        ):
             try:
                 places = {threads.submit(self._answer, one, stopping): i for i, one in enumerate(asked)}
                 pending = set(places)
