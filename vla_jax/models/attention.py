@@ -38,7 +38,8 @@ def attention(
         nothing (padding, say) takes in nothing: zeros.
     """
     q, k, v = _heads_first(queries, keys, values)
-    return _positions_first(_mixed(q, k, v, mask), queries)
+    mixed = _positions_first(_mixed(q, k, v, mask), queries)
+    return mixed if mask is None else jnp.where(jnp.any(mask, axis=-1)[..., None, None], mixed, 0)
 
 
 def causal_attention(
@@ -57,7 +58,7 @@ def causal_attention(
     Args:
       queries: of the last t positions.
       keys, values: of all s positions.
-      valid: False at padding.
+      valid: False at padding. What a query takes in that sees no valid key is not defined.
       window: a query sees this many positions, its own included; 0 sees all before it.
       backend: see `compute.Compute`; "splash" needs t and s in multiples of 128, and "cudnn" half precision.
       target: what the program is compiled for; None is this machine, and one device of it.
@@ -138,10 +139,7 @@ def _mixed(
     weights = [jnp.exp(each - jax.lax.stop_gradient(peak)) for each in scores]
     total = reduce(operator.add, [each.sum(axis=-1, keepdims=True) for each in weights])
     summed = [_summed(each, v[:, :, part]) for each, part in zip(weights, parts, strict=True)]
-    mixed = reduce(operator.add, summed) / total
-    if mask is not None:  # with nothing to see, a softmax would be uniform over what is hidden
-        mixed = jnp.where(peak > jnp.finfo(jnp.float32).min / 2, mixed, 0)
-    return rearrange(mixed, "b g (r t) k -> b g r t k", r=repeats)
+    return rearrange(reduce(operator.add, summed) / total, "b g (r t) k -> b g r t k", r=repeats)
 
 
 def branch_attention(

@@ -96,7 +96,8 @@ def read(
 
     def everywhere(q: Array, k: Array, v: Array, window: int) -> Array:
         backend, target, tiled = compute.attention, compute.target, compute.platform == "cpu"
-        return causal_attention(q, k, v, seen, window=window, backend=backend, target=target, tiled=tiled)
+        mixed = causal_attention(q, k, v, seen, window=window, backend=backend, target=target, tiled=tiled)
+        return jnp.where(_sees_something(seen, window)[..., None, None], mixed, 0)
 
     def where_needed(q: Array, k: Array, v: Array, window: int) -> Array:
         behind = needed[..., None] - jnp.arange(seen.shape[1])
@@ -215,6 +216,14 @@ def written_out(
     if adapter is not None and low_rank is not None:
         adapter = {**adapter, "layers": apart(low_rank, config.num_layers)}
     return {**params, **layers}, adapter
+
+
+def _sees_something(seen: Bool[Array, "b s"], window: int) -> Bool[Array, "b s"]:
+    """Whether there is anything that each place sees, its own key among it."""
+    count = jnp.cumsum(seen, axis=1)
+    if window:
+        count -= jnp.pad(count, [(0, 0), (window, 0)])[:, : seen.shape[1]]
+    return count > 0
 
 
 def _length(own: Caches) -> int:
